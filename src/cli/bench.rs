@@ -129,7 +129,7 @@ struct LoadArgs {
     /// Distribution of the gaps between requests of an open loop.
     #[arg(long, value_enum, default_value_t)]
     gaps: Gaps,
-    /// MeasuredSlice time per target, all its slices together.
+    /// Measured time per target, all its slices together.
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = plan_args::time, conflicts_with = "count")]
     time: Duration,
     /// Send exactly this many requests to each target, instead of measuring for a time. Requests of
@@ -152,7 +152,7 @@ struct LoadArgs {
     /// Prefix of all keys. They are deleted at the end.
     #[arg(long, value_name = "KEY", default_value = "/etcd-warden-bench/", value_parser = plan_args::prefix)]
     prefix: String,
-    /// Run even if keys of others exist below the prefix. They are not changed.
+    /// Run even if keys of other clients exist below the prefix. They are not changed.
     #[arg(long)]
     force: bool,
 }

@@ -49,7 +49,7 @@ pub struct SegmentArgs {
     )]
     endpoints: Option<Endpoints>,
     /// Use certificates per node for calico-node and cni: `host-path=DIRECTORY`. On every node this
-    /// directory must contain directories with these names.
+    /// directory must contain the directories `calico-node` and `cni`.
     #[arg(long, value_name = "FORM", value_parser = PerNode::parse)]
     per_node: Option<PerNode>,
     /// The Secret of a component, if not the default: `calico-node=NAME`, `cni=NAME`,

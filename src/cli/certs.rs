@@ -23,8 +23,8 @@ pub enum CertsCommand {
     /// List certificates: names, roles by a policy, expiry and problems. Exit code 1: at least one
     /// problem.
     List(list::ListArgs),
-    /// Renew certificates that end soon, with the same names, in the same files. Exit code 1: a due
-    /// certificate could not be renewed.
+    /// Renew certificates that expire soon, with the same names, in the same files. Exit code 1: a
+    /// due certificate could not be renewed.
     Renew(Box<renew::RenewArgs>),
 }
 

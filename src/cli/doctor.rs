@@ -20,7 +20,7 @@ pub struct DoctorArgs {
     /// The configuration file of `serve`. Environment variables apply as they do for `serve`.
     #[arg(long, value_name = "FILE", env = "ETCD_WARDEN_CONFIG")]
     config: Option<PathBuf>,
-    /// A client certificate and its key, to test what an attacker who steals them can reach besides
+    /// A client certificate and its key, to test what an attacker who steals them can reach without
     /// the gateway: `CERTIFICATE,KEY`, or a directory with `etcd-cert` and `etcd-key`. May be
     /// repeated.
     #[arg(long, value_name = "FILES")]

@@ -70,7 +70,7 @@ pub async fn run(
     if state.differs_from(args.action) {
         let action = args.action.word();
         let why =
-            state.text("last_error").unwrap_or("etcd has not answered whether its auth is on");
+            state.text("last_error").unwrap_or("etcd has not reported whether its auth is on");
         writeln!(err, "etcd-warden: the override is set, but `{action}` is not in effect: {why}")?;
         return Ok(ExitCode::FAILURE);
     }

@@ -1,5 +1,4 @@
-//! The accesses that a request needs: the types that the wire scan, the policy and the decision
-//! share.
+//! The accesses that a request needs. The wire scan, the policy and the decision share these types.
 
 use std::fmt;
 
@@ -7,8 +6,8 @@ use smallvec::SmallVec;
 
 use crate::keyspace::{KeyRange, OwnedRange};
 
-/// An operation on a key. etcd distinguishes only read and write. Write is split here, so that a
-/// policy can allow to create keys and never to overwrite them.
+/// An operation on a key. etcd distinguishes only read and write. Here, write is split into three
+/// verbs, so that a policy can allow a client to create keys but not to overwrite them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum Verb {
@@ -108,7 +107,7 @@ impl fmt::Display for Verbs {
 
 macro_rules! capabilities {
     ($( $variant:ident = $name:literal, $description:literal; )+) => {
-        /// A right to an operation that concerns no single key.
+        /// A right to an operation that has no key.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
         #[repr(u8)]
         pub enum Capability { $( #[doc = $description] $variant, )+ }
@@ -155,7 +154,7 @@ impl fmt::Display for Capability {
     }
 }
 
-/// Verbs on a key range. It is allowed if every verb is granted on the whole range.
+/// Verbs on a key range. The access is allowed if every verb is granted on the whole range.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Access<'m> {
     /// The required verbs.
@@ -167,9 +166,9 @@ pub struct Access<'m> {
 /// How a request uses a lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LeaseUse {
-    /// Grants the lease under an id that the client chose (`LeaseGrant`). An id that carries the
-    /// mark of another identity belongs to that identity, even after its lease has ended: the owner
-    /// would take the new lease for its own.
+    /// Grants the lease with an id that the client chose (`LeaseGrant`). An id that carries the
+    /// mark of another identity belongs to that identity, even after its lease has ended. Otherwise
+    /// that identity could use the new lease as its own.
     Grant,
     /// Attaches a key to the lease (`Put` with a lease, `Lock`, `Campaign`, `Proclaim`).
     Attach,
@@ -182,9 +181,9 @@ pub enum LeaseUse {
 }
 
 impl LeaseUse {
-    /// True if the use makes the lease or a key live longer. This needs the capability `lease` even
-    /// for the client's own lease: an identity that loses the capability keeps nothing alive beyond
-    /// the remaining time of its leases.
+    /// True if the use makes the lease or a key live longer. This needs the capability `lease`,
+    /// even for the client's own lease. So an identity that loses the capability cannot keep a key
+    /// alive beyond the remaining time of its leases.
     pub const fn extends_lifetime(self) -> bool {
         matches!(self, LeaseUse::Grant | LeaseUse::Attach | LeaseUse::KeepAlive)
     }
@@ -202,15 +201,15 @@ impl LeaseUse {
     }
 }
 
-/// All accesses of one request message. The message is allowed if each of them is. A message
-/// without accesses is allowed to every identity that has a binding.
+/// All accesses of one request message. The message is allowed if each access is allowed. Any
+/// identity with a binding may send a message without accesses.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Accesses<'m> {
     /// Key ranges from the message. A Txn of libcalico-go has three (compare, then, else), so the
     /// usual request needs no allocation.
     pub ranges: SmallVec<[Access<'m>; 4]>,
-    /// A key range that is not in the message but derived from it: a lock or an election called
-    /// `name` keeps its keys under `name/`.
+    /// A key range that is not in the message but derived from it: the keys of a lock or an
+    /// election with the name `name` are below `name/`.
     pub derived: Option<Box<(Verbs, OwnedRange)>>,
     /// The capability that the method needs.
     pub capability: Option<Capability>,

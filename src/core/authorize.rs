@@ -12,8 +12,8 @@ use crate::keyspace::{KeyRange, OwnedRange};
 use crate::policy::{BindingStatus, GrantId, Mode, Principal, Rights};
 use crate::wire::Malformed;
 
-/// Proof that one message may be forwarded. It has no public constructor: only [`authorize`] and
-/// [`refuse`] create it.
+/// Proof that one message may be forwarded. It has no public constructor. Only [`authorize`] and,
+/// for shadow mode, [`refuse`] create it.
 #[derive(Debug)]
 #[must_use = "a permit exists to forward a message"]
 pub struct Permit {
@@ -81,7 +81,7 @@ impl Decision {
 pub struct Denial {
     /// The reason, from a closed list.
     pub reason: Reason,
-    /// The missing right or the fault.
+    /// The details: the missing right or the fault.
     pub missing: Missing,
 }
 
@@ -93,9 +93,9 @@ pub enum Reason {
     /// The certificate has no usable name. [`Missing::Text`] has the
     /// [`NameRefusal`](crate::identity::NameRefusal) code.
     NoIdentity,
-    /// A captured value is no DNS-1123 subdomain.
+    /// A captured value is not a DNS-1123 subdomain.
     BadCapture,
-    /// A verb is not granted on part of a key range.
+    /// A verb is not granted on some part of a key range.
     KeyNotGranted,
     /// The capability is not granted.
     CapabilityNotGranted,
@@ -105,7 +105,7 @@ pub enum Reason {
     LeaseUnknown,
     /// The message cannot be decoded unambiguously.
     MalformedMessage,
-    /// The path names no method of etcd.
+    /// The path is not a method of etcd.
     UnknownMethod,
     /// The request is not gRPC (HTTP method, content type).
     NotGrpc,
@@ -115,7 +115,8 @@ pub enum Reason {
     TooLarge,
     /// The body is not exactly one complete message (truncated, several, none, trailers after it).
     BadFraming,
-    /// `Authenticate` while the gateway removes client tokens: the token could not be used.
+    /// The method is `Authenticate`, but the gateway removes tokens from client requests, so the
+    /// client could not use the token.
     TokensStripped,
     /// The HTTP/2 layer refused the request before or while it was read.
     Http2,
@@ -269,9 +270,9 @@ pub enum LeaseClaim {
     Unknown,
 }
 
-/// Checks one by one whether a client has the verbs that its message needs on every key of a lease.
-/// A lease may have many keys: none is stored, and checking can stop at the first key that is not
-/// covered.
+/// Checks whether a client has the verbs that its message needs on every key of a lease. It checks
+/// one key at a time and stores none, because a lease may have many keys. The check can stop at the
+/// first key that is not covered.
 #[derive(Clone, Debug)]
 pub struct AttachedKeys {
     principal: Arc<Principal>,
@@ -281,7 +282,7 @@ pub struct AttachedKeys {
 }
 
 impl AttachedKeys {
-    /// Starts a check of the lease `id`, which a message with these accesses names.
+    /// Starts a check of the lease `id`, which a message with these accesses uses.
     pub fn of(principal: Arc<Principal>, id: i64, accesses: &Accesses<'_>) -> Self {
         let uses = accesses.leases.iter().filter(|(of, _)| *of == id);
         let verbs = uses
@@ -289,7 +290,8 @@ impl AttachedKeys {
         Self { principal, verbs, claim: LeaseClaim::Unattached }
     }
 
-    /// Checks one attached key. False: the lease may not be used, whatever its other keys are.
+    /// Checks one attached key. Returns false if the client may not use the lease; its other keys
+    /// then need no check.
     pub fn check(&mut self, key: &[u8]) -> bool {
         let is_covered = self.claim != LeaseClaim::NotCovered
             && covered(&self.principal, self.verbs, &KeyRange::key(key)).is_ok();
@@ -303,18 +305,19 @@ impl AttachedKeys {
         (Arc::as_ptr(&self.principal.rights), self.verbs)
     }
 
-    /// The claim after all keys of the lease, or after the keys up to the first that is not
-    /// covered.
+    /// The claim. Call this after `check` was called for every key of the lease, or has returned
+    /// false.
     pub fn claim(&self) -> LeaseClaim {
         self.claim.clone()
     }
 }
 
-/// Decides on one message. `leases` must be sorted by id, because a message may name ten thousand
-/// leases. Evidence out of order may not be found, and then its lease is denied.
+/// Decides on one message. `leases` must be sorted by id: it is searched by bisection, because a
+/// message may use ten thousand leases. If it is not sorted, evidence may not be found, and its
+/// lease is denied.
 ///
 /// # Errors
-/// In enforce mode, the first denial. In shadow mode never: the denial is in
+/// In enforce mode, the first denial. In shadow mode there is no error: the denial is in
 /// [`Permit::would_deny`].
 pub fn authorize(
     principal: &Principal,
@@ -327,8 +330,8 @@ pub fn authorize(
     }
 }
 
-/// Applies the mode to a denial that was found outside the rights (a malformed message, an unknown
-/// method).
+/// Applies the mode to a denial that does not come from the rights, as for a malformed message or
+/// an unknown method: enforcement denies, shadow mode permits and remembers the denial.
 ///
 /// # Errors
 /// In enforce mode, `denial` itself.
@@ -342,7 +345,7 @@ pub fn refuse(principal: &Principal, denial: Denial) -> Result<Permit, Denial> {
 /// Checks that a binding matches the client. Every method requires this.
 ///
 /// # Errors
-/// The denial, if none matches.
+/// The denial, if no binding matches.
 pub fn check_binding(principal: &Principal) -> Result<(), Denial> {
     match principal.binding_status {
         BindingStatus::Bound => Ok(()),
@@ -421,8 +424,9 @@ fn decide_lease(
         leases.binary_search_by_key(&id, |evidence| evidence.id).ok().and_then(|at| leases.get(at));
     match known.map(|evidence| &evidence.claim) {
         Some(LeaseClaim::Own) => Ok(()),
-        // The lease belongs to no identity. etcd lets every user revoke it, which deletes a key
-        // that another client is about to attach. Rights on keys are not enough for that.
+        // The lease belongs to no identity. In etcd any user may revoke it, and this would delete a
+        // key that another client attaches at the same time. So rights on keys are not enough: the
+        // capability is required.
         Some(LeaseClaim::Unattached) => holds(principal, Capability::Lease).map(drop),
         Some(LeaseClaim::Covered) => Ok(()),
         Some(LeaseClaim::Unknown) => Err(Denial { reason: Reason::LeaseUnknown, ..not_owned }),

@@ -13,7 +13,8 @@ use std::fmt;
 pub enum End<'k> {
     /// Up to this key, exclusive.
     Before(&'k [u8]),
-    /// The range is its start key alone. Same set as `Before(start + "\0")`, without the copy.
+    /// The range is its start key alone. This is the same set as `Before(start + "\0")` but needs
+    /// no copy of the key.
     OnlyStart,
     /// No upper bound.
     Open,
@@ -97,7 +98,7 @@ pub fn prefix_end(prefix: &[u8]) -> Option<Box<[u8]>> {
     Some(end.into_boxed_slice())
 }
 
-/// Displays bytes reversibly: printable ASCII as is, `\` doubled, every other byte as `\xNN`.
+/// Displays bytes reversibly: printable ASCII unchanged, `\` doubled, every other byte as `\xNN`.
 ///
 /// This is the only spelling of keys in policies, audit lines, logs and messages. The output has no
 /// control character.

@@ -1,7 +1,7 @@
 //! Lease ids that carry a mark of their owner.
 //!
-//! etcd lets a client choose the id of a lease, a positive `int64`. The gateway chooses it so that
-//! every replica with the same key can derive the owner from the id, without state and without a
+//! etcd lets a client choose the id of a lease, a positive `int64`. The gateway chooses it in a way
+//! that lets every replica with the same key recognize the owner, without state and without a
 //! lookup:
 //!
 //! ```text
@@ -16,24 +16,24 @@
 //!
 //! # Probabilities
 //!
-//! * **Two identities.** Under one salt, two names have the same mark with probability 2^-31. For a
-//!   given lease and 100,000 identities, another identity passes for its owner with probability 1
-//!   in 21,000; a given identity does with 1 in 2 x 10^9. Each lease draws a new salt. (Without a
-//!   salt, two of 100,000 names would share the mark of all their leases: there are 10^10 / 2 pairs
-//!   and 2^31 marks.)
-//! * **Guesses.** Without the key, an attacker cannot tell which salt makes two names collide, nor
-//!   which id a name gets. The id of another identity's lease is no secret: every attached key
-//!   shows it. An attacker needs an id whose mark is both the owner's and his own, and he cannot
-//!   choose his name to get one.
+//! * **Two identities.** With one salt, two names have the same mark with probability 2^-31. So a
+//!   given identity passes for the owner of a given lease with probability 1 in 2 x 10^9. That any
+//!   of 100,000 identities does has probability 1 in 21,000. Each lease gets a new random salt.
+//!   (Without a salt, about two of 100,000 names would have the same mark for all their leases:
+//!   there are 10^10 / 2 pairs and 2^31 marks.)
+//! * **Guesses.** Without the key, an attacker can compute neither the salt for which two names
+//!   collide nor the id that a name gets. The id of another identity's lease is not secret: every
+//!   attached key shows it. To use the lease, the attacker's own name must have the same mark under
+//!   its salt, and the attacker cannot choose the name.
 //! * **Foreign ids.** An id that no gateway with this key created looks sealed with probability
-//!   1/4096, and owned with 2^-43. The difference between an id sealed for another identity and a
-//!   foreign id matters only while the lease has no keys: then the former is refused, the latter is
-//!   not. With keys attached, etcd's own rule decides for both. So 1 in 4096 foreign leases cannot
-//!   be used through the gateway until it has keys.
+//!   1/4096, and owned with 2^-43. Whether an id is foreign or sealed for another identity matters
+//!   only while the lease has no keys: a sealed one is refused, a foreign one is not. With keys
+//!   attached, etcd's own rule decides for both. So 1 in 4096 foreign leases cannot be used through
+//!   the gateway until it has keys.
 //! * **Chosen ids.** A client may choose the id of its lease. An id that looks sealed for another
-//!   name is refused, even if no lease has it: its owner would renew it as its own. This happens by
-//!   accident for 1 in 4096 ids whose upper bits are not 0. An id below 2^43 has no salt and is
-//!   never refused.
+//!   name is refused, even if no lease has it, because the other identity could use the lease as
+//!   its own. By accident, this happens for 1 in 4096 ids whose upper bits are not 0. An id below
+//!   2^43 has no salt and is never refused.
 //! * **Taken ids.** One identity has 2^20 - 1 ids. With n live leases, a new salt hits a taken id
 //!   with probability n / 2^20. etcd reports this, and the gateway tries another salt.
 
@@ -41,7 +41,7 @@ use std::fmt;
 
 use aws_lc_rs::{hmac, rand};
 
-/// Minimum length of a key in bytes. HMAC-SHA256 gains nothing from more entropy.
+/// Minimum length of a key in bytes. More entropy than this does not make HMAC-SHA256 stronger.
 pub const MIN_KEY_BYTES: usize = 32;
 
 const SALT_BITS: u32 = 20;

@@ -1,9 +1,9 @@
 //! The closed list of methods: every RPC that etcd 3.4 to 3.7 serves on its client port.
 //!
-//! A path is compared byte for byte with `/package.Service/Method`. Every other form is unknown: no
-//! leading slash, other case, percent-encoding, a trailing slash, a query. grpc-go once authorized
-//! such a path under one name and routed it under another (CVE-2026-33186), and no client needs
-//! one.
+//! A path is compared byte for byte with `/package.Service/Method`. Every other form is an unknown
+//! method: no leading slash, other case, percent-encoding, a trailing slash, a query. grpc-go once
+//! authorized such a path under one name and routed it under another (CVE-2026-33186). No client
+//! needs such a path.
 //!
 //! Sources of the list: `api/etcdserverpb/rpc.proto`,
 //! `server/etcdserver/api/v3lock/v3lockpb/v3lock.proto` and
@@ -29,7 +29,7 @@ pub enum CallKind {
     BidiStreaming,
 }
 
-/// Whether a method can change the cluster. The audit log records writes by this.
+/// Whether a method can change the cluster. The audit log uses this to select writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Effect {
     /// Never changes anything.

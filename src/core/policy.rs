@@ -1,8 +1,8 @@
 //! The policy: which identities have which rights.
 //!
-//! Three types represent it at three stages: `file::File` is the parsed file, `check::Checked` is
-//! the validated policy, and [`Policy`] is the policy in effect. Rights are compiled once per
-//! identity into sorted disjoint ranges, so that a request costs a binary search and no allocation.
+//! It has three stages: `file::File` is the parsed file, `check::Checked` is the validated policy,
+//! and [`Policy`] is the policy in effect. Rights are compiled once per identity into sorted
+//! disjoint ranges, so a request costs a binary search and no allocation.
 
 pub mod builtin;
 mod check;
@@ -59,12 +59,13 @@ pub enum BindingStatus {
     Unbound,
     /// The certificate has no usable name. Nothing is allowed.
     Nameless(NameRefusal),
-    /// A binding would match, but a captured value is not a DNS-1123 subdomain. Nothing is allowed.
+    /// The pattern of a binding matches, but a captured value is not a DNS-1123 subdomain. Nothing
+    /// is allowed.
     BadCapture,
 }
 
-/// An identity under one generation of the policy: everything that a decision needs to know about
-/// the client.
+/// An identity under one generation of the policy. It has everything that a decision needs to know
+/// about the client.
 #[derive(Clone, Debug)]
 pub struct Principal {
     /// The name of the identity in lease ids and audit lines: `ca/cn:NAME`, or `ca/uri:..` or
@@ -168,7 +169,7 @@ impl Policy {
         self.mode_override
     }
 
-    /// The same policy as a new generation, with this mode override.
+    /// The same policy with this mode override, as a new generation.
     pub fn in_mode(&self, generation: u64, mode_override: Option<Mode>) -> Policy {
         Policy {
             generation,
@@ -266,8 +267,9 @@ impl Policy {
         })
     }
 
-    /// The captured values with which an identity of this binding has a grant on `key`. Values that
-    /// make no difference are omitted. Empty if no grant of the binding's roles concerns the key.
+    /// The sets of captured values with which an identity of this binding has a grant on `key`.
+    /// Captures that make no difference are omitted from a set. The list is empty if no grant of
+    /// the binding's roles can include the key.
     pub fn captures_for(&self, binding: usize, key: &[u8]) -> Vec<Captures> {
         let Some(binding) = self.checked.bindings.get(binding) else { return Vec::new() };
         let roles = binding.roles.iter().filter_map(|at| self.checked.roles.get(*at));

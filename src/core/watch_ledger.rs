@@ -1,5 +1,5 @@
-//! The watches of one Watch stream: the range that each watch id covers, and the order of the
-//! responses to creates. Pure: no clock, no socket.
+//! The watches of one Watch stream: the range of each watch id, and the order of the responses to
+//! creates.
 //!
 //! ```text
 //!              denied, once it is first in the queue
@@ -13,16 +13,16 @@
 //! ```
 //!
 //! clientv3 sends one create at a time and pairs responses with creates in order
-//! (`client/v3/watch.go`). Other clients may have several creates under way and pair them the same
-//! way. A refusal that overtakes the response to an earlier create would be taken for that
-//! response.
+//! (`client/v3/watch.go`). Other clients may send several creates before the first response, and
+//! pair them in the same way. So a refusal must wait: if it overtook the response to an earlier
+//! create, the client would take it for that response.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
 use crate::keyspace::{KeyRange, OwnedRange};
 use crate::wire::watch::ResponseHead;
 
-/// Bytes of range bounds that one slot pays for.
+/// Bytes of range bounds per additional slot.
 const BYTES_PER_SLOT: usize = 1024;
 
 /// Number of slots that a watch on this range takes: one, plus one for each full KiB of its
@@ -43,12 +43,12 @@ pub struct WatchLedger {
     canceling: HashSet<i64>,
 }
 
-/// A create that the client has no response to yet.
+/// A create to which the client has no response yet.
 #[derive(Debug)]
 enum Pending {
-    /// etcd has it. `revoked`: the right was lost meanwhile.
+    /// The create was sent to etcd. `revoked`: the client lost the right meanwhile.
     Create { range: OwnedRange, revoked: bool },
-    /// Its refusal waits for the responses to earlier creates.
+    /// The create was refused. The refusal waits for the responses to earlier creates.
     Refused(Refusal),
 }
 
@@ -61,14 +61,14 @@ pub enum Refusal {
     TooMany,
 }
 
-/// How to handle one response of etcd.
+/// How to handle one response from etcd.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Action {
-    /// Forward the response to the client; else drop it.
+    /// True: forward the response to the client. False: drop it.
     pub forward: bool,
-    /// Cancel this watch: it lost its right before etcd had created it.
+    /// Cancel this watch: the client lost the right before etcd had created it.
     pub cancel: Option<i64>,
-    /// Then send these refusals to the client, in this order.
+    /// After that, send these refusals to the client, in this order.
     pub refusals: Vec<Refusal>,
 }
 
@@ -80,8 +80,8 @@ impl WatchLedger {
         self.awaiting_etcd = self.awaiting_etcd.saturating_add(1);
     }
 
-    /// Records a refused create. True: send the refusal now. False: a later call of
-    /// [`WatchLedger::on_response`] returns it.
+    /// Records a refused create. Returns true if the refusal must be sent now. If not, a later call
+    /// of [`WatchLedger::on_response`] returns it.
     #[must_use]
     pub fn create_refused(&mut self, refusal: Refusal) -> bool {
         if self.pending.is_empty() {
@@ -131,18 +131,29 @@ impl WatchLedger {
         Action { forward: true, cancel, refusals }
     }
 
-    /// Checks every watch against a changed policy. Returns the ids of the watches that lost their
-    /// right, in ascending order: each must be canceled at etcd and reported to the client.
+    /// Ids of the live watches, in ascending order.
+    pub fn live_ids(&self) -> Vec<i64> {
+        let mut ids: Vec<i64> = self.live.keys().copied().collect();
+        ids.sort_unstable();
+        ids
+    }
+
+    /// Checks pending creates, and the live watches among `ids`, against a changed policy. Returns
+    /// the watches that are no longer allowed. Cancel each of them at etcd, and report it to the
+    /// client. A stream may have 500,000 watches, so call this for a part of them at a time.
     #[must_use]
-    pub fn recheck(&mut self, mut allowed: impl FnMut(&OwnedRange) -> bool) -> Vec<i64> {
+    pub fn recheck(
+        &mut self,
+        ids: &[i64],
+        mut allowed: impl FnMut(&OwnedRange) -> bool,
+    ) -> Vec<i64> {
         for pending in &mut self.pending {
             if let Pending::Create { range, revoked } = pending {
                 *revoked = *revoked || !allowed(range);
             }
         }
-        let mut lost: Vec<i64> =
-            self.live.iter().filter(|(_, range)| !allowed(range)).map(|(&id, _)| id).collect();
-        lost.sort_unstable();
+        let is_lost = |id: &i64| self.live.get(id).is_some_and(|range| !allowed(range));
+        let lost: Vec<i64> = ids.iter().copied().filter(is_lost).collect();
         for id in &lost {
             self.forget(*id);
             self.canceling.insert(*id);
@@ -169,7 +180,7 @@ impl WatchLedger {
             .saturating_add(self.extra)
     }
 
-    /// Number of creates that the client has no response to yet.
+    /// Number of creates to which the client has no response yet.
     pub fn pending(&self) -> usize {
         self.pending.len()
     }
@@ -198,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_waits_for_the_answers_to_earlier_creates() {
+    fn a_refusal_waits_for_the_responses_to_earlier_creates() {
         let mut ledger = WatchLedger::default();
         ledger.create_forwarded(range("a"));
         assert!(!ledger.create_refused(Denied));
@@ -221,7 +232,7 @@ mod tests {
             ledger.create_forwarded(range(key));
             ledger.on_response(&head(id, true, false));
         }
-        assert_eq!(ledger.recheck(|held| *held == range("b")), [7]);
+        assert_eq!(ledger.recheck(&[7, 8], |held| *held == range("b")), [7]);
         assert_eq!(
             ledger.on_response(&head(7, false, false)),
             Action { forward: false, cancel: None, refusals: Vec::new() }
@@ -243,7 +254,7 @@ mod tests {
     fn a_watch_revoked_before_its_creation_is_canceled_once_created() {
         let mut ledger = WatchLedger::default();
         ledger.create_forwarded(range("a"));
-        assert!(ledger.recheck(|_| false).is_empty());
+        assert!(ledger.recheck(&[], |_| false).is_empty());
         assert_eq!(
             ledger.on_response(&head(3, true, false)),
             Action { forward: true, cancel: Some(3), refusals: Vec::new() }
@@ -271,11 +282,11 @@ mod tests {
         canceled.on_response(&head(0, false, true));
         assert_eq!(canceled.slots(), 0);
         let mut ended = ledger_with(0, false);
-        assert_eq!(ended.recheck(|_| false), [0]);
+        assert_eq!(ended.recheck(&[0], |_| false), [0]);
         assert_eq!(ended.slots(), 1);
         let mut revoked = WatchLedger::default();
         revoked.create_forwarded(range(&long));
-        assert!(revoked.recheck(|_| false).is_empty());
+        assert!(revoked.recheck(&[0], |_| false).is_empty());
         revoked.on_response(&head(0, true, false));
         assert_eq!(revoked.slots(), 1);
     }

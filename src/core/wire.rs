@@ -1,9 +1,10 @@
 //! Derives the [`Accesses`](crate::access::Accesses) of a request message from its bytes.
 //!
 //! The gateway forwards exactly the bytes that it has checked. So a message is scanned in place and
-//! never encoded again. The scan accepts what every protobuf decoder reads the same way and refuses
-//! the rest (a repeated singular field, two members of one oneof, groups, overlong varints, ...).
-//! No real client sends those, and each of them can make two programs see two different messages.
+//! never encoded again. The scan accepts only messages that every protobuf decoder reads the same
+//! way. It refuses all others (a repeated singular field, two members of one oneof, groups,
+//! overlong varints, ...). No real client sends them, and two programs could read two different
+//! messages from the same bytes.
 
 pub mod cluster;
 mod encode;

@@ -89,14 +89,22 @@ pub enum Style {
 /// The type that a tag gives to a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TagType {
-    /// `!!str`, or `!` alone.
+    /// `!` alone (YAML 1.2.2, 6.9.1): a scalar is text.
+    NonSpecific,
+    /// `!!str`.
     Text,
-    /// `!!int` or `!!float`.
-    Number,
+    /// `!!int`.
+    Integer,
+    /// `!!float`.
+    Float,
     /// `!!bool`.
     Boolean,
     /// `!!null`.
     Null,
+    /// `!!seq`.
+    List,
+    /// `!!map`.
+    Map,
     /// Any other tag, such as `!!binary`.
     Other,
 }
@@ -113,7 +121,8 @@ pub enum Type {
     Boolean,
     /// `null`, `~` or no value.
     Null,
-    /// A scalar with a tag of another schema, such as `!!binary`: its characters are not its value.
+    /// A node with a tag of another schema, such as `!!binary`, or of another kind of node: its
+    /// content is not its value.
     Tagged,
     /// A list.
     List,
@@ -139,19 +148,15 @@ impl Type {
 impl<'t> Node<'t> {
     /// The type in the core schema.
     pub fn schema_type(&self) -> Type {
-        let (text, style) = match &self.data {
-            Data::List { .. } => return Type::List,
-            Data::Map { .. } => return Type::Map,
-            Data::Scalar { text, style } => (text, *style),
-        };
-        match self.tag {
-            Some(TagType::Text) => Type::Text,
-            Some(TagType::Number) => Type::Number,
-            Some(TagType::Boolean) => Type::Boolean,
-            Some(TagType::Null) => Type::Null,
-            Some(TagType::Other) => Type::Tagged,
-            None if style == Style::Plain => plain_type(text),
-            None => Type::Text,
+        match (&self.data, self.tag) {
+            (Data::List { .. }, None | Some(TagType::NonSpecific | TagType::List)) => Type::List,
+            (Data::Map { .. }, None | Some(TagType::NonSpecific | TagType::Map)) => Type::Map,
+            (Data::Scalar { text, style: Style::Plain }, None) => plain_type(text),
+            (Data::Scalar { .. }, None | Some(TagType::Text | TagType::NonSpecific)) => Type::Text,
+            (Data::Scalar { .. }, Some(TagType::Integer | TagType::Float)) => Type::Number,
+            (Data::Scalar { .. }, Some(TagType::Boolean)) => Type::Boolean,
+            (Data::Scalar { .. }, Some(TagType::Null)) => Type::Null,
+            _ => Type::Tagged,
         }
     }
 
@@ -187,8 +192,8 @@ impl<'t> Node<'t> {
 }
 
 /// The integer that a plain scalar means: decimal, or with the prefix `0x`, `0o` or `0b`; `_` may
-/// separate digits. None if it is no integer, or not within 64 bits.
-pub fn integer(plain: &str) -> Option<i64> {
+/// separate digits. None if it is no integer, or fits neither `i64` nor `u64`.
+pub fn integer(plain: &str) -> Option<i128> {
     let (negative, unsigned) = match plain.strip_prefix('-') {
         Some(rest) => (true, rest),
         None => (false, plain.strip_prefix('+').unwrap_or(plain)),
@@ -212,7 +217,11 @@ pub fn integer(plain: &str) -> Option<i64> {
         return None;
     }
     let magnitude = i128::from_str_radix(&digits.replace('_', ""), radix).ok()?;
-    i64::try_from(if negative { -magnitude } else { magnitude }).ok()
+    if negative {
+        i64::try_from(-magnitude).ok().map(i128::from)
+    } else {
+        u64::try_from(magnitude).ok().map(i128::from)
+    }
 }
 
 fn plain_type(text: &str) -> Type {
@@ -481,9 +490,12 @@ fn tag_type(tag: Option<&Tag>) -> Option<TagType> {
     // `!` alone is the non-specific tag (YAML 1.2.2, 6.9.1).
     let is_non_specific = matches!((tag.handle(), tag.suffix()), ("" | "!", "") | ("", "!"));
     Some(match tag.core_suffix() {
-        None if is_non_specific => TagType::Text,
+        None if is_non_specific => TagType::NonSpecific,
         Some("str") => TagType::Text,
-        Some("int" | "float") => TagType::Number,
+        Some("int") => TagType::Integer,
+        Some("float") => TagType::Float,
+        Some("seq") => TagType::List,
+        Some("map") => TagType::Map,
         Some("bool") => TagType::Boolean,
         Some("null") => TagType::Null,
         _ => TagType::Other,

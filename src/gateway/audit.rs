@@ -28,17 +28,17 @@ pub struct Record {
     pub decision: Decision,
     /// The identity in the certificate.
     pub identity: Arc<Identity>,
-    /// Its principal under the policy.
+    /// The principal of the identity under the policy.
     pub principal: Arc<Principal>,
     /// The client's address. With the PROXY protocol, as the load balancer reports it.
     pub peer: SocketAddr,
-    /// The method, or a path that names none (cut to 256 bytes).
+    /// The method, or a path that is not a method (cut to 256 bytes).
     pub method: Result<Method, Box<[u8]>>,
-    /// The accesses that the message asks for.
+    /// The accesses of the message.
     pub accesses: OwnedAccesses,
-    /// The grant that allowed it, as text: `ROLE: KEYS [VERBS] (SOURCE)`.
+    /// The grant that allowed the message, as text: `ROLE: KEYS [VERBS] (SOURCE)`.
     pub grant: Option<String>,
-    /// Why it was not allowed.
+    /// The reason why the policy does not allow the message.
     pub denial: Option<Denial>,
     /// Hexadecimal SHA-256 of the policy's text. Its generation is the principal's.
     pub policy_hash: Arc<str>,

@@ -1,16 +1,15 @@
-//! The bytes between TLS and `h2`, frame by frame, in both directions: towards clients and towards
-//! etcd.
+//! A layer between TLS and `h2` that inspects each frame, on connections to clients and to etcd.
 //!
-//! `h2` works for each frame without regard to its cost, refuses some requests that etcd accepts,
-//! and does not report what it refuses. Here each frame is inspected before `h2` reads it:
+//! `h2` processes frames without a limit on their cost, refuses some requests that etcd accepts,
+//! and does not report its refusals. So this layer inspects each frame before `h2` reads it:
 //!
-//! * its cost is charged ([`cost`]);
-//! * requests that `h2` would refuse although their form does not matter are normalised
-//!   ([`hpack`]), and so are empty and tiny DATA frames;
-//! * protocol errors that `h2` does not detect are detected, and resets and GOAWAYs of `h2`'s own
-//!   are recorded ([`layer`]).
+//! * [`cost`] charges the cost of the frame.
+//! * [`hpack`] normalises requests that `h2` would refuse for a form that does not matter. Empty
+//!   DATA frames are dropped and small ones are merged.
+//! * [`layer`] detects protocol errors that `h2` does not detect, and records the RST_STREAM and
+//!   GOAWAY frames that `h2` itself sends.
 //!
-//! Payloads other than header blocks and SETTINGS are not read, kept or copied. All modules but
+//! Payloads other than header blocks and SETTINGS are not read, kept or copied. All modules except
 //! [`io`] are pure.
 
 pub mod cost;

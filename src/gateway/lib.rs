@@ -1,8 +1,8 @@
 //! The gateway: everything between a client's connection and etcd.
 //!
-//! The modules are listed in the order in which a request passes them; `proxy` drives a request,
-//! and lists its own files in the same order. ARCHITECTURE.md describes the threads and what fails
-//! closed.
+//! The modules are listed in the order in which a request passes them. `proxy` drives a request and
+//! lists its own files in the same order. ARCHITECTURE.md describes the threads, and which failures
+//! refuse a request.
 #![forbid(unsafe_code)]
 // All output passes `terminal`, which escapes control characters.
 #![deny(clippy::print_stdout, clippy::print_stderr)]

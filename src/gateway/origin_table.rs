@@ -1,16 +1,17 @@
-//! Peers by the address that they come from, and which of them gives way when there are too many.
+//! A table of peers by their address, for peers whose certificate is not known yet. When there are
+//! too many, one entry is evicted.
 //!
-//! The rule where no certificate has named the peer yet: the address with the most entries loses
-//! its oldest one. So one address alone may use the whole table, and loses of it what others need;
-//! a flood from one address takes nothing from another.
+//! The rule: the address with the most entries loses its oldest one. So a single address may use
+//! the whole table until others need a part of it, and a flood from one address evicts no entry of
+//! another.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, Ipv6Addr};
 
-/// The address that a share belongs to: an IPv4 address, or the 64 bits of an IPv6 address that
-/// name a network (RFC 4291, 2.5.4: a host of that network can use any address in it). An IPv4
-/// address is the same in either form (`::ffff:192.0.2.1`).
+/// The address of a peer, as far as it matters for shares: an IPv4 address, or the first 64 bits of
+/// an IPv6 address. These name a network (RFC 4291, 2.5.4), and a host can use any address in its
+/// network. An IPv4-mapped address (`::ffff:192.0.2.1`) is the same as the IPv4 address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Origin(IpAddr);
 
@@ -28,8 +29,9 @@ pub struct OriginTable<T> {
     /// By ticket. Tickets rise, so this is the order of age.
     entries: BTreeMap<u64, (Origin, T)>,
     tickets: HashMap<Origin, BTreeSet<u64>>,
-    /// The number of entries of each origin, its oldest ticket, and the origin. The last one is the
-    /// origin with the most entries, and of equals the one with the oldest entry.
+    /// The number of entries of each origin, its oldest ticket, and the origin. The last element is
+    /// the origin with the most entries; if several have the same number, the one with the oldest
+    /// entry.
     ranks: BTreeSet<(usize, Reverse<u64>, Origin)>,
     next_ticket: u64,
 }
@@ -51,7 +53,7 @@ impl<T> OriginTable<T> {
         self.entries.len()
     }
 
-    /// Whether there is no entry.
+    /// True if there is no entry.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
@@ -92,7 +94,7 @@ impl<T> OriginTable<T> {
         self.entries.last_key_value().map(|(ticket, (origin, _))| (*ticket, *origin))
     }
 
-    /// Removes the entry that gives way: the oldest of the origin with the most.
+    /// Removes and returns the oldest entry of the origin with the most entries.
     pub fn evict(&mut self) -> Option<T> {
         let (_, Reverse(ticket), _) = *self.ranks.last()?;
         self.remove(ticket).map(|(_, value)| value)

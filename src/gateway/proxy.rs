@@ -10,14 +10,14 @@
 //!   connection_set    all clients of a worker, verified again when the trust changes
 //! session           HTTP/2: runs the calls of one client in one task
 //!   wake_set          polls only the subtasks that were woken
-//!   poll_budget       how much one poll of the task may do
-//!   scheduler         which connection is polled next, by identity
-//!   backpressure      nothing is read or sent while the socket is blocked
+//!   poll_budget       limits the work in one poll of the task
+//!   scheduler         shares a worker's time: decides which connection is polled next, by identity
+//!   backpressure      reads and sends nothing while the socket is blocked
 //!   keepalive         pings, idle time
 //!   lifetime          the end of the certificate, the maximum age
-//!   rejections        what was rejected at the HTTP/2 layer
+//!   rejections        records requests that the HTTP/2 layer rejected
 //! quota             the limits of one identity: slots and rate
-//! call              one call, from its head to its record
+//! call              one call, from its request head to its record
 //!   head              method and metadata
 //!   call/admission    slots, rate and encoding, before the body is read
 //!   call/unary        one message: receive -> judge -> record -> forward
@@ -27,15 +27,16 @@
 //!   judge             message -> accesses -> decision
 //!     lease_lookup      the keys of leases, as evidence
 //!       batch             one lookup for all requests that wait for it
-//!   call/permitted    forwards what was permitted
+//!   call/permitted    forwards permitted requests
 //!     live_permit       a permit that can be withdrawn
-//!     forward           permit and bytes -> etcd; retries what was not processed
-//!     upload            the rest of a request, each write under a valid permit
+//!     forward           permit and bytes -> etcd; retries requests that no member has processed
+//!     upload            writes the request; each write needs a valid permit
 //!   relay             passes the response on, with flow control from end to end
-//!     response_body     what has arrived of it
-//!     delivery          what waits for the client, charged to its identity
-//!     rewrite           the responses that are changed: member URLs, lists of leases
-//!   stream            Watch and LeaseKeepAlive: each message is judged as it arrives
+//!     response_body     bytes of the response that have arrived
+//!     delivery          bytes that wait for the client, charged to its identity
+//!     rewrite           changes a few messages: member URLs, lists of leases, lease ids
+//!   stream            Watch and LeaseKeepAlive: judges each message when it arrives
+//!     message_pace      limits the messages that are judged in one poll
 //!     stream/bidi       both directions of one stream
 //!     open_streams      the list for /debug/streams
 //!   passthrough       shadow mode's requests that cannot be judged before they are sent
@@ -43,7 +44,7 @@
 //! reply             the proxy's own statuses; no other file creates one
 //! record            metrics and audit log
 //! live_policy       the policy in effect
-//! limits            sizes that several of these files rely on
+//! limits            sizes that several of these files use
 //! ```
 
 pub mod backpressure;
@@ -102,14 +103,15 @@ use live_policy::LivePolicy;
 use open_streams::OpenStreams;
 use quota::Quotas;
 
-/// What all workers share. Everything that changes while the program runs is behind one of these.
+/// The state that all workers share.
 pub struct Shared {
     /// The effective configuration.
     pub config: Config,
     /// The policy in effect.
     pub policy: LivePolicy,
-    /// Shadow mode has not learned from etcd yet that etcd's own auth is off. Until then every call
-    /// gets UNAVAILABLE, because enforcement might refuse for good what shadow mode forwards.
+    /// True until etcd has reported whether its own auth is off, which shadow mode requires. Until
+    /// then, every call gets UNAVAILABLE and the client retries. Enforcement instead might refuse a
+    /// call for good that shadow mode would forward.
     pub awaits_auth_status: AtomicBool,
     /// All metrics.
     pub metrics: Arc<Metrics>,
@@ -119,7 +121,7 @@ pub struct Shared {
     pub lease_key: LeaseKey,
     /// etcd's members.
     pub members: Arc<Members>,
-    /// The proxy's own requests to them.
+    /// The proxy's own requests to the members.
     pub control: Control,
     /// The certificates in effect, towards clients and towards etcd.
     pub tls: Arc<LiveTls>,
@@ -127,7 +129,7 @@ pub struct Shared {
     pub open_streams: OpenStreams,
     /// The limits of each identity.
     pub quotas: Quotas,
-    /// Cancelled when the drain begins: streams end, and other calls are finished.
+    /// Cancelled when the drain begins. Streams end; other calls may finish.
     pub drain: CancellationToken,
     /// The last request id in the audit log.
     pub request_ids: AtomicU64,
@@ -164,8 +166,8 @@ mod tests {
         size_of::<F>()
     }
 
-    /// Ten thousand connections have all of these, and one call future more than they have calls
-    /// (the stub of `FuturesUnordered`). So rare states are on the heap.
+    /// Ten thousand connections need ten thousand of each. (`FuturesUnordered` allocates one call
+    /// future more than there are calls.) So rare states are on the heap.
     #[test]
     fn the_futures_of_calls_and_connections_are_small() {
         let sizes = [

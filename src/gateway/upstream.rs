@@ -4,8 +4,8 @@
 //! members        shared by all workers: each member's health, last response header, leadership
 //! dial           TCP and TLS to a member, over the first of its addresses that answers
 //! link           one h2 connection and the task that drives it
-//! window         bytes that a connection was sent and etcd may not have read
-//! ping_interval  how often the connections to a member are pinged
+//! window         counts bytes that were sent over a connection and that etcd may not have read
+//! ping_interval  the interval between pings on the connections to a member
 //! pool           one per worker: connections by member and class, opened on demand
 //! warm           keeps one connection per member and class open
 //! renewal        replaces connections when the certificates towards etcd change
@@ -15,12 +15,12 @@
 //! release        the releases of etcd that this version knows
 //! ```
 //!
-//! **Isolation.** HTTP/2 streams of a connection share its flow-control window, so that a few
-//! clients that never read could block all others. Here the window that we give etcd is at least
-//! the sum of the windows of all streams that the connection may carry (`link::CONNECTION_WINDOW`):
-//! a stream that is not read blocks only itself. Long streams and bulk transfers still have
-//! connections of their own, because etcd's older TLS listener starves watches that share a
-//! connection with large reads (etcd #15402).
+//! **Isolation.** The HTTP/2 streams of a connection share its flow-control window. So a few
+//! clients that never read could block all others. To prevent this, the window of a connection to
+//! etcd is at least the sum of the windows of all streams that it may carry
+//! (`link::CONNECTION_WINDOW`). A stream that is not read then blocks only itself. Even so, long
+//! streams and bulk transfers have separate connections, because etcd's older TLS listener starves
+//! watches that share a connection with large reads (etcd #15402).
 
 pub mod control;
 pub(crate) mod dial;

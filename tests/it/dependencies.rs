@@ -44,8 +44,9 @@ fn locked(lock: &str) -> BTreeMap<String, BTreeSet<String>> {
 /// The packages in the tables with that header, each with its version.
 fn documented(page: &str) -> BTreeMap<String, String> {
     let mut packages = BTreeMap::new();
-    for table in
-        page.split("| crate | version | kept by | for | where |\n|---|---|---|---|---|\n").skip(1)
+    for table in page
+        .split("| crate | version | maintainer | purpose | where |\n|---|---|---|---|---|\n")
+        .skip(1)
     {
         for row in table.lines().take_while(|line| line.starts_with('|')) {
             add_row(row, &mut packages);
@@ -100,7 +101,7 @@ fn the_page_counts_the_locked_packages() {
 fn dependencies_are_read_as_they_are_written() {
     let manifest = "[package]\nname = \"x\"\n[workspace.dependencies]\netcd-warden-core = { path = \"src/core\" }\na = \"1\"\nb = { package = \"c\", version = \"1\" }\n\n# x = y\n[dependencies]\nd = \"1\"";
     assert_eq!(direct(manifest), ["a", "c"].map(str::to_owned).into());
-    let page = "| crate | version | kept by | for | where |\n|---|---|---|---|---|\n| `a`, `c` | 1, 2 | k | p | w |\n\n| `base64` | 0.22 | x |";
+    let page = "| crate | version | maintainer | purpose | where |\n|---|---|---|---|---|\n| `a`, `c` | 1, 2 | k | p | w |\n\n| `base64` | 0.22 | x |";
     assert_eq!(
         documented(page),
         [("a", "1"), ("c", "2")]

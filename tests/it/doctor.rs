@@ -175,7 +175,7 @@ async fn the_command_prints_all_findings_and_exits_1() {
     let page = text(&told.stdout);
     assert_eq!(told.status.code(), Some(0), "{page}{}", text(&told.stderr));
     for words in
-        ["ways around the proxy\n", "the gateway does not run here", "CN=alice", " wrong\n"]
+        ["bypasses of the gateway\n", "the gateway does not run here", "CN=alice", " wrong\n"]
     {
         assert!(page.contains(words), "{words}: {page}");
     }

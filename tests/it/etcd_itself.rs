@@ -103,7 +103,7 @@ async fn a_failed_start_shows_the_end_of_the_log() {
         .err()
         .unwrap()
         .to_string();
-    assert!(error.starts_with("etcd ended; the end of its log:\n"), "{error}");
+    assert!(error.starts_with("etcd exited; the end of its log:\n"), "{error}");
     assert!(error.contains("token"), "{error}");
 }
 

@@ -57,7 +57,7 @@ async fn an_imported_policy_gives_each_user_what_etcd_gives_it() {
     command.stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
     let told = output(command.spawn().unwrap()).await;
     assert_eq!(told.status.code(), Some(0), "{}", text(&told.stderr));
-    assert_eq!(text(&told.stderr), "note: role late keys is called late_keys here\n");
+    assert_eq!(text(&told.stderr), "note: role late keys is renamed to late_keys\n");
     world.replace_policy(text(&told.stdout));
     let mut seen = Vec::new();
     for user in ["node", "late", "root"] {

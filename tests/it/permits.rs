@@ -508,17 +508,17 @@ fn every_write_to_etcd_has_a_phase_here() {
     let writes = [
         // A complete request: `Phase::Connecting`, `Phase::Waiting`. The second one grants a lease
         // with an id that the proxy chooses.
-        ("permitted.rs", ".exchange(", 3),
+        ("call/permitted.rs", ".exchange(", 3),
         // Opens a stream: `Phase::Connecting`, `Phase::Silent`.
-        ("raw.rs", ".send(permit,", 1),
-        ("stream/dialogue.rs", ".send(&permit,", 1),
+        ("passthrough.rs", ".send(permit,", 1),
+        ("stream/bidi.rs", ".send(&permit,", 1),
         // A message that arrived late: `Phase::Half`.
-        ("raw.rs", ".write(&permit,", 1),
+        ("passthrough.rs", ".write(&permit,", 1),
         // Passthrough: `Phase::HalfOfLarge`, `Phase::Silent`, `Phase::Answered`.
-        ("raw.rs", ".copy(", 3),
+        ("passthrough.rs", ".copy(", 3),
         ("upload.rs", ".write(permit,", 2),
         // A message of a stream under enforcement: `Phase::Silent`, `Phase::Answered`.
-        ("stream/dialogue/up.rs", ".write(&permit,", 1),
+        ("stream/bidi/client_to_etcd.rs", ".write(&permit,", 1),
         // The headers and the first bytes, in `Forwarder::send`.
         ("forward.rs", ".send_request(", 1),
         ("forward.rs", ".write(permit,", 1),

@@ -110,7 +110,7 @@ async fn refuses_unsafe_files_with_path_and_reason() {
         ),
         (
             vec!["--policy=/nowhere/policy.yaml".into()],
-            vec!["/nowhere/policy.yaml", "no such file"],
+            vec!["/nowhere/policy.yaml", "the file does not exist"],
         ),
         (vec![format!("--policy={directory}")], vec![&directory, "directory"]),
         (vec![format!("--policy={under_a_file}")], vec![&under_a_file]),

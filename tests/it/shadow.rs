@@ -293,9 +293,7 @@ async fn shadow_mode_does_not_start_when_etcd_auth_is_on() {
         let (_etcd, refused) = with_auth_on(upstream, false).await;
         let error = format!("{:#}", refused.err().expect("the proxy must not start"));
         assert!(
-            error.starts_with(
-                "etcd's own auth is on, and the policy lets callers through in shadow mode"
-            ),
+            error.starts_with("etcd's own auth is on, and the policy has shadow mode"),
             "{error}"
         );
         assert!(error.contains("allow-shadow-with-etcd-auth"), "{error}");

@@ -80,10 +80,10 @@ async fn a_broken_file_without_a_kept_policy_prevents_the_start() {
 async fn an_unsafe_state_dir_is_refused_at_start() {
     let state = tempfile::tempdir().unwrap();
     let absent = over(&state.path().join("absent"), POLICY).await.err().unwrap();
-    assert!(format!("{absent:#}").contains("make the folder first"), "{absent:#}");
+    assert!(format!("{absent:#}").contains("create the directory first"), "{absent:#}");
     std::fs::set_permissions(state.path(), std::fs::Permissions::from_mode(0o777)).unwrap();
     let open = over(state.path(), POLICY).await.err().unwrap();
-    assert!(open.to_string().contains("everybody may write into"), "{open}");
+    assert!(open.to_string().contains("is writable for all users"), "{open}");
 }
 
 #[tokio::test]

@@ -37,7 +37,7 @@ pub struct IssueArgs {
     /// A node, named as in etcd (`calicoctl get nodes`). May be repeated.
     #[arg(long, value_name = "NAME", help_heading = "Components and nodes")]
     node: Vec<String>,
-    /// A file with the nodes, or `-` for standard input: one name per line, or the JSON of
+    /// A file with the nodes, or `-` for standard input: one name per line, or the JSON or table of
     /// `calicoctl get nodes` or `kubectl get nodes`.
     #[arg(
         long,
@@ -49,7 +49,8 @@ pub struct IssueArgs {
     /// Which name in kubectl's JSON is the name that Calico uses.
     #[arg(long, value_enum, default_value_t, help_heading = "Components and nodes")]
     node_name_from: NameFrom,
-    /// Issue one certificate that all nodes share, with the names of `calico/v3.31`.
+    /// Issue one certificate per component that all nodes share, named `calico-node`, `calico-cni`
+    /// or `felix`.
     #[arg(long, help_heading = "Components and nodes")]
     cluster_wide: bool,
     /// The common name of a certificate per node.

@@ -26,13 +26,13 @@ pub struct RenewArgs {
     place: PathBuf,
     #[command(flatten)]
     ca: CaArgs,
-    /// Renew certificates that end within this time. Default: a third of their lifetime.
+    /// Renew certificates that expire within this time. Default: a third of their lifetime.
     #[arg(long, value_name = "TIME", value_parser = before)]
     before: Option<Duration>,
     /// The lifetime of new certificates. Default: that of the old ones. They never outlive the CA.
     #[arg(long, value_name = "TIME", value_parser = lifetime)]
     lifetime: Option<Duration>,
-    /// Renew expired certificates, too. Whoever has such a key then has a valid certificate again.
+    /// Renew expired certificates, too. A holder of such a key then has a valid certificate again.
     #[arg(long)]
     expired: bool,
     /// Renew the certificate for the same key. Only one file changes, so no reader can see a

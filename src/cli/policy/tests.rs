@@ -72,8 +72,8 @@ fn an_unreadable_file_is_reported_with_the_reason() {
         policy(&["check", missing.to_str().unwrap(), folder.path().to_str().unwrap()]);
     assert_eq!(code, format!("{:?}", std::process::ExitCode::from(78)));
     assert!(
-        out.contains("there is no such file")
-            && out.contains("this is a directory, and a policy is one file"),
+        out.contains("the file does not exist")
+            && out.contains("this is a directory: a policy must be a file"),
         "{out}"
     );
 }

@@ -1,5 +1,5 @@
-//! The reference model of the decision. It checks every grant, one after the other, for one key at
-//! a time. Property tests compare it with the compiled form, which is faster.
+//! The reference model of the decision. It is simple and slow: it checks every grant for one key at
+//! a time. Property tests compare it with the compiled rights, which are fast.
 
 use std::sync::Arc;
 
@@ -10,8 +10,8 @@ use crate::policy::compile::{Entitlements, ResolvedRole};
 use crate::policy::keyset::KeySet;
 use crate::policy::{GrantId, Principal};
 
-/// The grant that allows `verb` on `key`. Grants on plain ranges come first, then grants that
-/// involve a pattern; within each group, the policy's order decides.
+/// The grant that allows `verb` on `key`. If there are several: a grant on a plain range comes
+/// before a grant that involves a pattern, and then the first one in the policy is taken.
 pub fn allows(entitlements: &Entitlements, verb: Verb, key: &[u8]) -> Option<GrantId> {
     if entitlements.denied.iter().any(|(keys, verbs)| verbs.contains(verb) && holds(keys, key)) {
         return None;
@@ -44,8 +44,8 @@ pub enum Lease {
 }
 
 impl Lease {
-    /// The evidence that the decision gets: attached keys are checked one by one, up to the first
-    /// that is not covered.
+    /// The evidence for `authorize`. Checks the attached keys one by one, up to the first that is
+    /// not covered.
     pub fn evidence(
         &self,
         id: i64,
@@ -71,7 +71,7 @@ impl Lease {
 pub enum ReferenceDenial {
     /// A capability that is not granted.
     Capability(Capability),
-    /// The first key, in the order of the accesses, on which the verb is not granted.
+    /// The first key in the order of the accesses on which this verb is not granted.
     Key(Verb, Vec<u8>),
     /// A lease that may not be used, and the reason.
     Lease(Reason, i64),
@@ -100,9 +100,9 @@ impl ReferenceDenial {
     }
 }
 
-/// The whole decision for a client that a binding matches. Ranges are checked key by key. `keys` is
-/// sorted and contains at least one key of each piece of the key space that the entitlements and
-/// the accesses distinguish.
+/// The whole decision for a client that a binding matches. It checks each key of a range. `keys`
+/// stands for the key space: it is sorted, and the ends of all ranges in the entitlements and
+/// accesses divide the key space into pieces, each of which contains at least one of `keys`.
 ///
 /// # Errors
 /// The first denial.
@@ -157,7 +157,7 @@ fn decide_keys(
     Ok(grants)
 }
 
-/// Decides whether a lease may be used for everything that the message does with it.
+/// Decides whether the client may use a lease for everything that the message does with it.
 fn decide_lease(
     entitlements: &Entitlements,
     id: i64,
@@ -196,7 +196,8 @@ fn decide_lease(
     if usable { Ok(()) } else { Err(ReferenceDenial::Lease(Reason::LeaseNotOwned, id)) }
 }
 
-/// The grants of one role on the key, each with true if it involves a pattern.
+/// The grants of one role on the key. The flag is true if the grant, or a denial of the role, is a
+/// pattern.
 fn grants(role: &ResolvedRole, verb: Verb, key: &[u8]) -> Vec<(bool, GrantId)> {
     let denied =
         || role.denied.iter().filter(|(_, verbs)| verbs.contains(verb)).map(|(keys, _)| keys);
@@ -221,8 +222,8 @@ fn holds(keys: &KeySet, key: &[u8]) -> bool {
     }
 }
 
-/// Tries every way to split the key: a literal, one or more bytes without `/`, a literal, and so
-/// on.
+/// Tries every way to split the key into a literal, one or more bytes without `/`, a literal, and
+/// so on.
 fn matches(literals: &[Box<[u8]>], tail: bool, key: &[u8]) -> bool {
     let Some((literal, others)) = literals.split_first() else { return tail || key.is_empty() };
     let Some(rest) = key.strip_prefix(&**literal) else { return false };

@@ -1,5 +1,5 @@
-//! Compares the decision with the reference model: rights, denials, capabilities and leases over a
-//! small key space in which the edges of ranges coincide.
+//! Compares `authorize` with the reference model: grants, denials, capabilities and leases. The key
+//! space is small, so that the edges of ranges often coincide.
 
 use std::sync::{Arc, LazyLock};
 
@@ -12,7 +12,7 @@ use crate::policy::compile::{Entitlements, ResolvedRole};
 use crate::policy::keyset::{KeySet, Pattern};
 use crate::policy::{BindingStatus, GrantId, Mode, Principal};
 
-/// `/` and the bytes next to it.
+/// `/` and its neighbours in ASCII.
 const LETTERS: &[u8] = b"./0";
 const VERBS: &[Verbs] = &[
     Verbs::READ,
@@ -44,7 +44,8 @@ static KEYS: LazyLock<Vec<Vec<u8>>> = LazyLock::new(|| {
     all
 });
 
-/// Input: roles with grants and denials, denials of the bindings, then a sequence of requests.
+/// Reads roles with grants and denials, the denials of bindings, and then a sequence of requests
+/// from `input`. Panics if a decision differs from the reference model's.
 pub fn run(input: &[u8]) {
     let mut choices = Choices::new(input);
     let entitlements = entitlements(&mut choices);
@@ -99,9 +100,9 @@ fn request(choices: &mut Choices<'_>, entitlements: &Entitlements, principal: &m
     let known = leases(choices);
 
     principal.mode = Mode::Enforce;
-    let caller = Arc::new(principal.clone());
+    let client = Arc::new(principal.clone());
     let evidence: Vec<LeaseEvidence> =
-        known.iter().map(|(id, lease)| lease.evidence(*id, &caller, &accesses)).collect();
+        known.iter().map(|(id, lease)| lease.evidence(*id, &client, &accesses)).collect();
     let fast = authorize(principal, &accesses, &evidence);
     let slow = reference::decide(entitlements, &accesses, &known, &KEYS);
     match (&fast, &slow) {
@@ -115,8 +116,8 @@ fn request(choices: &mut Choices<'_>, entitlements: &Entitlements, principal: &m
             assert!(refusal.matches_denial(denial), "{denial} is not {refusal:?}");
         }
         (Err(_), Err(_)) => {}
-        // With inner wildcards, a range may be denied although each of its keys is allowed, never
-        // the other way round.
+        // With inner wildcards, `authorize` may deny a range although each of its keys is allowed.
+        // It never allows a range with a denied key.
         (Err(denial), Ok(_)) => {
             assert!(!exact(entitlements, &asked), "{denial}, but the reference allows it");
         }
@@ -128,20 +129,21 @@ fn request(choices: &mut Choices<'_>, entitlements: &Entitlements, principal: &m
     assert_eq!(shadow.would_deny(), fast.as_ref().err());
 }
 
-/// True if the compiled form must give exactly the reference model's result.
+/// True if the compiled rights must give exactly the reference model's result. For a range of
+/// several keys and a pattern with an inner wildcard they only approximate it.
 fn exact(entitlements: &Entitlements, asked: &[(OwnedRange, Verbs)]) -> bool {
     let pattern = |keys: &KeySet| matches!(keys, KeySet::Pattern(_));
-    let inner = entitlements.denied.iter().any(|(keys, _)| pattern(keys))
+    let has_patterns = entitlements.denied.iter().any(|(keys, _)| pattern(keys))
         || entitlements.roles.iter().any(|role| {
             role.allowed.iter().any(|(keys, ..)| pattern(keys))
                 || role.denied.iter().any(|(keys, _)| pattern(keys))
         });
-    !inner || asked.iter().all(|(range, _)| range.as_range().end == End::OnlyStart)
+    !has_patterns || asked.iter().all(|(range, _)| range.as_range().end == End::OnlyStart)
 }
 
 fn entitlements(choices: &mut Choices<'_>) -> Entitlements {
     let mut grant = 0;
-    let mut held = |choices: &mut Choices<'_>| {
+    let mut role = |choices: &mut Choices<'_>| {
         let mut next = || {
             grant += 1;
             GrantId(grant)
@@ -154,7 +156,7 @@ fn entitlements(choices: &mut Choices<'_>) -> Entitlements {
             (0..choices.below(3)).map(|_| (choices.one_of(CAPABILITIES), next())).collect();
         ResolvedRole { allowed, denied, capabilities }
     };
-    let roles = (0..choices.below(4)).map(|_| held(choices)).collect();
+    let roles = (0..choices.below(4)).map(|_| role(choices)).collect();
     Entitlements {
         roles,
         denied: (0..choices.below(3)).map(|_| (keys(choices), choices.one_of(VERBS))).collect(),

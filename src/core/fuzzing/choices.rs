@@ -1,7 +1,7 @@
-//! Reads an input as a sequence of choices. After its end, every choice is the first one, so that a
-//! shorter input is a simpler case.
+//! Reads a fuzzing input as a sequence of choices. After the end of the input, each choice takes
+//! its first option. So a shorter input is a simpler case.
 
-/// The rest of an input.
+/// The part of an input that has not been read.
 pub struct Choices<'b>(&'b [u8]);
 
 impl<'b> Choices<'b> {

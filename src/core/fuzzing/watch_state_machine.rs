@@ -153,7 +153,7 @@ impl Simulation {
 
     fn policy(&mut self, allowed: u8) {
         self.allowed = allowed;
-        let lost = self.ledger.recheck(|held| {
+        let lost = self.ledger.recheck(&self.ledger.live_ids(), |held| {
             KEYS.iter().enumerate().any(|(key, _)| allowed >> key & 1 == 1 && *held == range(key))
         });
         let expected: Vec<i64> = self

@@ -1,5 +1,5 @@
-//! The role sets in the binary. Each is a file in the policy language. `policy show` prints it as
-//! is.
+//! The role sets that are built into the binary. Each is a file in the policy language. `policy
+//! show` prints it unchanged.
 
 use super::file::{File, LIMITS};
 use crate::diagnostics::Findings;
@@ -12,7 +12,8 @@ pub struct RoleSet {
     pub name: &'static str,
     /// Its description in one line.
     pub summary: &'static str,
-    /// The consequences of relying on it and the alternative; empty if there are none.
+    /// What fails with this set, and which set to include instead. Empty if nothing is known to
+    /// fail. Otherwise, a policy that includes the set gets a warning.
     pub caution: &'static str,
     /// The text of the file.
     pub text: &'static str,

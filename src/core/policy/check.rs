@@ -319,10 +319,10 @@ fn binding(
     let mut bound: Vec<usize> = Vec::new();
     for name in &written.roles {
         match roles.get(name.text.as_str()) {
-            Some(place) if bound.contains(place) => {
+            Some(index) if bound.contains(index) => {
                 findings.error(name.position, format!("`{}` is listed twice", name.text), "");
             }
-            Some(place) => bound.push(*place),
+            Some(index) => bound.push(*index),
             None => {
                 let mut names: Vec<&str> = checked.roles.iter().map(|role| &*role.name).collect();
                 names.sort_unstable();

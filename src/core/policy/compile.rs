@@ -1,5 +1,5 @@
-//! Compiles the roles of an identity into sorted disjoint ranges, in O(n log n) of the number of
-//! grants and denials.
+//! Compiles the roles of an identity into sorted disjoint ranges, in O(n log n) for n grants and
+//! denials.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -83,8 +83,8 @@ impl ResolvedRole {
         if guards.is_empty() {
             pieces.extend(ranges);
         } else {
-            // A denial with an inner `*` cannot be subtracted from a range. So the range is checked
-            // against it on each request.
+            // A denial with an inner `*` cannot be subtracted from a range. So each request is
+            // checked against it.
             extras.extend(ranges.into_iter().map(|piece| Extra {
                 grant: piece.grant,
                 keys: KeySet::Range(piece.into()),
@@ -147,8 +147,8 @@ enum Edge {
     HoleEnds,
 }
 
-/// Returns sorted disjoint pieces that together contain `ranges` without `holes`. Where grants
-/// overlap, the first one is used.
+/// Returns sorted disjoint pieces that together contain the keys of `ranges` except those of
+/// `holes`. Where grants overlap, the first one in the policy is used.
 fn sweep(ranges: &[Piece], holes: &[Piece]) -> Vec<Piece> {
     let mut edges: Vec<(&[u8], Edge)> = Vec::with_capacity(2 * (ranges.len() + holes.len()));
     for range in ranges {
@@ -160,8 +160,8 @@ fn sweep(ranges: &[Piece], holes: &[Piece]) -> Vec<Piece> {
         edges.extend(hole.end.as_deref().map(|end| (end, Edge::HoleEnds)));
     }
     edges.sort_by_key(|(key, _)| *key);
-    // A role that is held with different captures may enter the same grant more than once, so
-    // entries are counted.
+    // An identity may have a role twice, with different captures, so the sweep may be inside the
+    // same grant more than once. So count.
     let mut inside: BTreeMap<GrantId, usize> = BTreeMap::new();
     let mut holes_here = 0_usize;
     let mut pieces: Vec<Piece> = Vec::new();

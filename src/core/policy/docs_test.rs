@@ -1,5 +1,5 @@
-//! Compares `docs/policy.md` with the code: it explains every word of the language, and every
-//! policy in it is valid.
+//! Compares `docs/policy.md` with the code: the page explains every word of the policy language,
+//! and every policy on it is valid.
 
 use super::check::VERBS;
 use super::{Policy, builtin, file};
@@ -31,7 +31,7 @@ fn policies_in_the_docs_and_the_example_are_valid() {
     assert!(blocks.len() >= 3, "docs/policy.md has {} policies", blocks.len());
     for text in blocks.iter().chain([&EXAMPLE]) {
         let policy = Policy::parse("docs/policy.md", text.as_bytes(), 1, None)
-            .unwrap_or_else(|mistakes| panic!("{mistakes}"));
+            .unwrap_or_else(|errors| panic!("{errors}"));
         assert!(policy.warnings().is_empty(), "{}", policy.warnings());
     }
 }

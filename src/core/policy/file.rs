@@ -1,7 +1,7 @@
 //! The fields of a policy file as text, each with its source position. Names are not resolved here.
 
 use crate::diagnostics::{Findings, SourcePosition, nearest};
-use crate::yaml::{Data, Entry, Limits, Node, Type, integer};
+use crate::yaml::{Entry, Limits, Node, TagType, Type, integer};
 
 /// Bounds of a policy's YAML. No valid policy nests deeper than 7.
 pub(super) const LIMITS: Limits =
@@ -128,7 +128,9 @@ impl File {
 }
 
 fn is_number_one(node: &Node<'_>) -> bool {
-    node.schema_type() == Type::Number && node.scalar().and_then(integer) == Some(1)
+    node.schema_type() == Type::Number
+        && node.tag != Some(TagType::Float)
+        && node.scalar().and_then(integer) == Some(1)
 }
 
 fn roles(node: &Node<'_>, findings: &mut Findings<'_>) -> Vec<Role> {
@@ -309,7 +311,7 @@ impl<'n> Fields<'n> {
 }
 
 fn mapping<'n>(node: &'n Node<'n>) -> Option<&'n [Entry<'n>]> {
-    if let Data::Map { entries, .. } = &node.data { Some(entries) } else { None }
+    (node.schema_type() == Type::Map).then(|| node.entries())
 }
 
 /// The entries of a list. An empty list is an error.

@@ -1,6 +1,6 @@
-//! Sets of keys with all captured values filled in, and three questions about them: does the set
-//! contain a key, does it cover a range, may it overlap a range. `covers` may give a false no,
-//! `may_overlap` a false yes. Both errors deny.
+//! Sets of keys, with all captured values filled in. Three operations: `contains` for a key,
+//! `covers` and `may_overlap` for a range. The last two are approximations. `covers` may wrongly
+//! return false and `may_overlap` may wrongly return true. Both errors can only deny more.
 
 use std::cmp::Ordering;
 
@@ -13,7 +13,7 @@ use crate::keyspace::{End, KeyRange, OwnedRange, cmp_end_to_key, prefix_end};
 pub enum KeySet {
     /// A range, never empty.
     Range(OwnedRange),
-    /// A pattern in which whole path segments are open.
+    /// A pattern with inner wildcards, each for one path segment.
     Pattern(Pattern),
 }
 
@@ -26,7 +26,8 @@ impl KeySet {
         }
     }
 
-    /// True if a key of `range`, which must not be empty, may be in the set. Never a false no.
+    /// True if a key of `range` may be in the set. False only if certainly none is. `range` must
+    /// not be empty.
     pub fn may_overlap(&self, range: &KeyRange<'_>) -> bool {
         match self {
             KeySet::Range(set) => overlaps(&set.as_range(), range),
@@ -41,7 +42,8 @@ pub fn overlaps(a: &KeyRange<'_>, b: &KeyRange<'_>) -> bool {
         && cmp_end_to_key(b, a.start) == Ordering::Greater
 }
 
-/// Literal pieces of text with one open path segment (one or more bytes except `/`) between them.
+/// Literal pieces of text, and between them a wildcard for one path segment (one or more bytes
+/// except `/`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pattern {
     /// At least two. All except the first begin with `/`; all except the last end with `/`.
@@ -50,14 +52,14 @@ pub struct Pattern {
     tail: bool,
 }
 
-/// The position in a pattern that a text reaches, where the text is a common prefix of the keys in
-/// question.
+/// The position in a pattern at which a text ends. The text is the common prefix of a range of
+/// keys.
 enum Reached<'p> {
-    /// No key of the pattern begins with the text.
+    /// The text does not match: no key of the pattern begins with it.
     Nowhere,
-    /// Inside a literal or a segment; this rest of the literal must follow.
+    /// Inside a literal or a segment. This rest of the literal must follow.
     Inside(&'p [u8]),
-    /// At the end of the last literal or after it. `more`: after it.
+    /// At the end of the last literal, or after it if `more`.
     AtEnd { more: bool },
 }
 
@@ -71,7 +73,7 @@ impl Pattern {
         (&self.literals, self.tail)
     }
 
-    /// True if every key of `range`, which must not be empty, matches.
+    /// True only if every key of `range` matches. `range` must not be empty.
     pub fn covers(&self, range: &KeyRange<'_>) -> bool {
         let prefix = common_prefix(range);
         match self.reach(prefix) {
@@ -80,7 +82,8 @@ impl Pattern {
         }
     }
 
-    /// True if a key of `range`, which must not be empty, may match. Never a false no.
+    /// True if a key of `range` may match. False only if certainly none does. `range` must not be
+    /// empty.
     pub fn may_overlap(&self, range: &KeyRange<'_>) -> bool {
         let prefix = common_prefix(range);
         match self.reach(prefix) {
@@ -99,7 +102,7 @@ impl Pattern {
     }
 
     /// Matches `text` against the pattern. A segment ends at the first `/`, so there is only one
-    /// way.
+    /// way to match.
     fn reach(&self, text: &[u8]) -> Reached<'_> {
         let mut rest = text;
         for (at, literal) in self.literals.iter().enumerate() {

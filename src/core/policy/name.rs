@@ -19,8 +19,8 @@ pub enum NameMatch {
     Yes(Captures),
 }
 
-/// A pattern for names. Two captures are separated by a character that no captured value can
-/// contain, so that a name matches in only one way.
+/// A pattern for names. The text between two captures contains a character that no captured value
+/// can contain. So there is only one way in which a name can match.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct NamePattern {
     /// The text before the first capture; the whole name if there is none.

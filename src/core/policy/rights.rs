@@ -8,7 +8,7 @@ use super::keyset::{KeySet, Pattern};
 use crate::access::{Capability, Verb, Verbs};
 use crate::keyspace::{End, KeyRange, OwnedRange, cmp_end_to_key};
 
-/// One key or capability that a role allows, as decisions name it.
+/// One key or capability that a role allows. Decisions name it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Grant {
     /// The role that holds it.
@@ -40,10 +40,10 @@ pub struct GrantId(pub u32);
 
 /// The rights of an identity.
 ///
-/// The grant that a decision names is part of the contract. Among the grants that contain the first
-/// key, it is the first in the policy's order. Grants that are more than a range (an inner `*`, or
-/// a role with a denial that has one) are used only if no other grant contains the key; among them,
-/// it is the first that covers the whole gap.
+/// It is defined which grant a decision names. Of the grants that contain the first key, it is the
+/// first in the policy's order. A grant that is not a plain range (its key or a denial of its role
+/// has an inner `*`) is used only in gaps, where no plain grant contains the key. Of several such
+/// grants, it is the first that covers the whole gap.
 #[derive(Clone, Debug, Default)]
 pub struct Rights {
     pub(super) tables: [Table; Verb::ALL.len()],
@@ -56,11 +56,11 @@ pub struct Rights {
 pub(super) struct Table {
     /// Sorted by start, disjoint.
     pub(super) pieces: Box<[Piece]>,
-    /// Grants that cannot be expressed as pieces, in the policy's order. They are few, and are
-    /// tried only in the gaps between pieces.
+    /// Grants that cannot be expressed as pieces, in the policy's order. There are few of them, and
+    /// they are tried only in the gaps between pieces.
     pub(super) extras: Box<[Extra]>,
-    /// Patterns that are denied to the identity for all grants. Denied ranges are already
-    /// subtracted from the pieces.
+    /// Patterns that bindings deny, whichever grant allows them. Denied ranges are not here: they
+    /// are already subtracted from the pieces.
     pub(super) never: Box<[Pattern]>,
 }
 
@@ -184,7 +184,7 @@ impl Piece {
 
 impl Extra {
     /// Checks whether this grant covers `gap` from its start. Returns the grant and the first key
-    /// that is not covered any more (`None`: all of `gap` is covered).
+    /// that it does not cover, or `None` instead of the key if it covers all of `gap`.
     fn covers<'k>(&'k self, gap: &KeyRange<'k>) -> Option<(GrantId, Option<&'k [u8]>)> {
         let part = match &self.keys {
             KeySet::Pattern(pattern) => pattern.covers(gap).then_some(*gap)?,

@@ -1,4 +1,4 @@
-//! Selects the bindings that match a certificate's names and combines them into a principal.
+//! Finds the bindings that match the names in a certificate and combines them into a principal.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,14 +14,16 @@ use crate::access::Verbs;
 use crate::identity::Identity;
 use crate::keyspace::Escaped;
 
-/// Number of compiled rights in the cache beyond which unused ones are removed.
+/// Limit on compiled rights in the cache. At the limit, those that no principal holds are removed.
+/// If all are held, new rights are compiled without being cached.
 const MAX_CACHED_RIGHTS: usize = 16_384;
 
-/// Index of the bindings: exact names are looked up in a map, because a policy may name every node
-/// and user one by one.
+/// Index of the bindings. Exact names are in a map, because a policy may list every node and user.
 #[derive(Debug, Default)]
 pub(super) struct Index {
+    /// Bindings whose pattern is one exact name.
     exact: HashMap<(NameField, Arc<str>), Vec<usize>>,
+    /// Bindings with a capture or a wildcard, which are tried one by one.
     open: Vec<usize>,
 }
 
@@ -48,22 +50,22 @@ struct MatchedBinding<'i> {
     captures: Captures,
 }
 
-/// The inputs of compiled rights: roles with the captures that they use, and bindings with denials.
-/// Equal keys share one [`Rights`].
+/// Everything that compiled rights depend on: the roles with the captures that they use, and the
+/// bindings that have denials. Equal keys share one [`Rights`].
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Default)]
 pub(super) struct RightsKey {
     roles: Vec<(usize, Captures)>,
     denials: Vec<(usize, Captures)>,
 }
 
-/// Cache of compiled rights, shared by all identities that have the same.
+/// Cache of compiled rights. Identities with equal rights share one entry.
 #[derive(Debug, Default)]
 pub(super) struct RightsCache(Mutex<HashMap<RightsKey, Arc<Rights>>>);
 
 impl RightsCache {
-    /// Returns the rights for `key`, compiled if necessary. Compiles without the lock: a policy
-    /// with many rules takes a while, and other connections must not wait for it. If two threads
-    /// compile the same key, both get the first result that is stored.
+    /// Returns the rights for `key`, and compiles them first if necessary. The lock is not held
+    /// while it compiles: a policy with many rules takes a while, and other connections must not
+    /// wait. If two threads compile the same key, both get the result that was stored first.
     fn fetch(&self, key: RightsKey, compile: impl FnOnce(&RightsKey) -> Rights) -> Arc<Rights> {
         if let Some(rights) = self.lock().get(&key) {
             return Arc::clone(rights);
@@ -88,11 +90,15 @@ impl RightsCache {
 impl Policy {
     /// Resolves an identity to a principal.
     ///
-    /// The principal's name is, in this order: the CN if a binding on `cn` matches; the URI or DNS
-    /// name that the first matching binding matched; the CN, the first URI or the first DNS name;
-    /// the O together with the identity's `distinction`, because other identities may have the same
-    /// O. If bindings also match by other names, a digest of those is part of the name. So equal
-    /// names mean equal rights.
+    /// The principal's name is the first of these that exists:
+    /// 1. the CN, if a binding on `cn` matches;
+    /// 2. the URI or DNS name by which the first such binding matches;
+    /// 3. the CN, the first URI or the first DNS name, even if no binding matches it;
+    /// 4. an O together with the identity's `distinction`, because identities may share an O;
+    /// 5. the serial number.
+    ///
+    /// If bindings also match by other names, a digest of these names is part of the principal's
+    /// name. So equal names mean equal rights.
     pub fn principal(&self, identity: &Identity) -> Principal {
         let unusable = identity.common_name.as_ref().err().copied();
         if let Some(refusal) = unusable.filter(|refusal| !refusal.leaves_other_names()) {
@@ -136,7 +142,7 @@ impl Policy {
         entitlements(&self.checked, &self.rights_key(std::iter::once((binding, captures))))
     }
 
-    /// The bindings that match an identity: their indices and captures.
+    /// The bindings that match an identity, each as its index and its captures.
     pub fn readings(&self, identity: &Identity) -> Vec<(usize, Captures)> {
         let unusable = identity
             .common_name
@@ -147,7 +153,8 @@ impl Policy {
         matched.into_iter().map(|matched| (matched.binding, matched.captures)).collect()
     }
 
-    /// The entitlements of an identity: the input of the reference model.
+    /// The entitlements of an identity, from which its rights are compiled. The reference model
+    /// uses them directly.
     pub fn entitlements(&self, identity: &Identity) -> Entitlements {
         let (matched, _) = self.matching(identity);
         entitlements(
@@ -184,8 +191,8 @@ impl Policy {
         if modes.any(|mode| mode == Mode::Enforce) { Mode::Enforce } else { Mode::Shadow }
     }
 
-    /// The bindings that match, in the policy's order, and those that would match except for a
-    /// captured value.
+    /// The bindings that match, in the policy's order, and the bindings whose pattern matches but
+    /// whose captured value is not valid.
     fn matching<'i>(&self, identity: &'i Identity) -> (Vec<MatchedBinding<'i>>, Vec<usize>) {
         let common_name = identity.common_name.as_ref().ok().map(|name| (NameField::Cn, &**name));
         let others = [
@@ -272,8 +279,9 @@ fn resolve(denied: &[Denied], captures: &Captures) -> Vec<(KeySet, Verbs)> {
 }
 
 /// The name of a principal (see [`Policy::principal`]). Leases and quotas use it as their key, so
-/// equal names must mean equal rights. If a binding matches by another name, a digest of those
-/// names is added before the colon, where no certificate can produce the same text.
+/// equal names must mean equal rights. If bindings match by other names, a digest of these is added
+/// before the colon. Text before the colon never comes from a certificate, so no certificate can
+/// imitate it.
 fn name(identity: &Identity, matched: &[MatchedBinding<'_>]) -> Arc<str> {
     let common_name = identity.common_name.as_deref().ok().map(|name| (NameField::Cn, name));
     let matched_by = |fields: &[NameField]| {
@@ -312,7 +320,7 @@ fn name(identity: &Identity, matched: &[MatchedBinding<'_>]) -> Arc<str> {
     format!("{ca}/{}{marks}:{}", field.name(), Escaped(name.as_bytes())).into()
 }
 
-/// 16 hexadecimal digits of a digest over a set of names; `None` if it is empty.
+/// 16 hexadecimal digits of a digest over a set of names; `None` if the set is empty.
 fn digest(names: BTreeSet<(&str, &str)>) -> Option<String> {
     if names.is_empty() {
         return None;

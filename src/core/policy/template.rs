@@ -1,4 +1,4 @@
-//! Keys as a policy writes them, with `{captures}` not filled in.
+//! Keys as they are written in a policy, with `{captures}` that are not filled in yet.
 
 use std::sync::Arc;
 
@@ -158,8 +158,8 @@ impl Template {
         Some(KeySet::Range(OwnedRange { start: start.into(), end }))
     }
 
-    /// Warns about an end of the key that probably matches more names than intended: the message
-    /// and the help.
+    /// Returns a warning (message and help) if the end of the key probably matches more names than
+    /// intended.
     pub(super) fn spills(&self) -> Option<(&'static str, &'static str)> {
         match self.parts.as_slice() {
             [.., Token::Capture { .. }] if self.tail => Some((
@@ -186,8 +186,8 @@ impl Template {
         }
     }
 
-    /// The captured values with which `key` is one of the keys: at most
-    /// [`Template::MAX_SOLUTIONS`].
+    /// Finds captured values for which the template includes `key`, at most
+    /// [`Template::MAX_SOLUTIONS`] sets of them.
     pub fn solve(&self, key: &[u8]) -> Vec<Captures> {
         let mut found = Vec::new();
         if self.captures().next().is_none() {

@@ -1,5 +1,5 @@
-//! Properties of the policy, checked against the reference model over a key space that is small
-//! enough to check key by key.
+//! Properties of the policy, checked against the reference model. The key space is small enough to
+//! check every key.
 
 use std::sync::{Arc, LazyLock};
 
@@ -13,16 +13,17 @@ use crate::authorize::authorize;
 use crate::authorize::reference::{self, Lease};
 use crate::keyspace::{End, KeyRange, OwnedEnd, OwnedRange};
 
-/// `/` and the bytes next to it, so that edges of ranges coincide.
+/// `/` and its neighbours in ASCII, so that edges of ranges often coincide. `/` is listed twice to
+/// make it more frequent.
 const ALPHABET: &[u8] = b".//0";
 const LONGEST: usize = 5;
 
 /// Keys and verbs of grants or denials.
 type Rules = Vec<(KeySet, Verbs)>;
 
-/// All keys of the test: every key up to the maximum length, its successor (`key + "\0"`) and the
-/// end of its prefix, in order. So every edge of a generated range is in the list, and each piece
-/// between two edges contains a listed key.
+/// All keys of the test, sorted: every key up to the maximum length, its successor (`key + "\0"`)
+/// and the end of its prefix. So every edge of a generated range is in the list, and there is a
+/// listed key between any two edges.
 fn universe() -> &'static [Vec<u8>] {
     &UNIVERSE
 }
@@ -119,7 +120,7 @@ fn principal(rights: Rights) -> Principal {
     }
 }
 
-/// Known leases, sorted by id. Some leases are unknown.
+/// Some leases, sorted by id. A request may also use leases that are not in the list.
 fn evidence() -> impl Strategy<Value = Vec<(i64, Lease)>> {
     let attached = prop::collection::vec(key(), 0..3).prop_map(Lease::Attached);
     let others = prop::sample::select(vec![Lease::Own, Lease::OtherIdentity, Lease::Unknown]);
@@ -128,7 +129,7 @@ fn evidence() -> impl Strategy<Value = Vec<(i64, Lease)>> {
 }
 
 /// The capability and the leases of a request.
-fn beside_keys() -> impl Strategy<Value = (Option<Capability>, Vec<(i64, LeaseUse)>)> {
+fn capability_and_leases() -> impl Strategy<Value = (Option<Capability>, Vec<(i64, LeaseUse)>)> {
     let capability = prop::option::weighted(
         0.3,
         prop::sample::select(vec![Capability::Lease, Capability::LeaseAdmin, Capability::Status]),
@@ -142,8 +143,8 @@ fn beside_keys() -> impl Strategy<Value = (Option<Capability>, Vec<(i64, LeaseUs
     (capability, prop::collection::vec((7..9_i64, uses), 0..3))
 }
 
-/// The reference model's result for a range: the grant of its start, or the first key that is not
-/// allowed.
+/// The reference model's result for a range: the grant that allows its start, or the first key that
+/// is not allowed.
 fn by_every_key(
     entitlements: &Entitlements,
     verb: Verb,
@@ -175,7 +176,7 @@ proptest! {
         );
     }
 
-    /// Decision and grant, key by key, with every feature of the language.
+    /// Compares decision and grant for every key and verb, with every feature of the language.
     #[test]
     fn compiled_equals_reference(entitlements in entitlements(any_keys)) {
         let rights = entitlements.compile();
@@ -199,22 +200,22 @@ proptest! {
         }
     }
 
-    /// The whole decision: the grant, or the reason and the first missing key, capability or lease.
-    /// With inner wildcards, each access is to one key; [`allowed_only_if_every_key_is`] tests
-    /// ranges.
+    /// Compares the whole decision: the grant, or the reason and the first missing key, capability
+    /// or lease. If the policy has inner wildcards, each access is to one key;
+    /// [`allowed_only_if_every_key_is`] tests ranges with inner wildcards.
     #[test]
     fn compiled_equals_reference_in_decision_and_reason(
         mut entitlements in prop_oneof![entitlements(ranges_only), entitlements(any_keys)],
         admin: bool,
         queried in prop::collection::vec((range(), verbs()), 0..3),
-        (capability, leases) in beside_keys(),
+        (capability, leases) in capability_and_leases(),
         known in evidence(),
     ) {
         if let Some(role) = entitlements.roles.first_mut().filter(|_| admin) {
             role.capabilities.push((Capability::LeaseAdmin, GrantId(99)));
         }
         let patterns = |keys: &KeySet| matches!(keys, KeySet::Pattern(_));
-        let inner = entitlements.denied.iter().any(|(keys, _)| patterns(keys))
+        let has_patterns = entitlements.denied.iter().any(|(keys, _)| patterns(keys))
             || entitlements.roles.iter().any(|role| {
                 role.allowed.iter().any(|(keys, ..)| patterns(keys))
                     || role.denied.iter().any(|(keys, _)| patterns(keys))
@@ -223,7 +224,7 @@ proptest! {
         for (range, verbs) in &queried {
             accesses.add_keys(
                 *verbs,
-                if inner { KeyRange::key(&range.start) } else { range.as_range() },
+                if has_patterns { KeyRange::key(&range.start) } else { range.as_range() },
             );
         }
         leases.iter().for_each(|&(id, lease_use)| accesses.add_lease(id, lease_use));
@@ -240,8 +241,8 @@ proptest! {
         }
     }
 
-    /// Ranges without inner wildcards: the compiled form is exact, including the start of the first
-    /// gap.
+    /// Without inner wildcards, the compiled rights are exact. A denial names a gap that contains
+    /// the first key that is not allowed.
     #[test]
     fn compiled_equals_reference_on_ranges(
         entitlements in entitlements(ranges_only),
@@ -265,7 +266,8 @@ proptest! {
         }
     }
 
-    /// With inner wildcards, the compiled form may deny more and never allows more.
+    /// With inner wildcards, the compiled rights may deny more than the reference model, but never
+    /// allow more.
     #[test]
     fn allowed_only_if_every_key_is(entitlements in entitlements(any_keys), queried in range()) {
         let rights = entitlements.compile();
@@ -428,14 +430,15 @@ proptest! {
         let whole = KeyRange { start: &first, end: End::Before(&last) };
         prop_assert_eq!(rights.covers(Verb::Read, &whole), Ok(GrantId(0)));
         prop_assert_eq!(rights.covering(Verb::Read, &whole).len(), grants);
-        let behind = [last.as_slice(), b"\0"].concat();
-        let more = KeyRange { start: &first, end: End::Before(&behind) };
+        let beyond = [last.as_slice(), b"\0"].concat();
+        let more = KeyRange { start: &first, end: End::Before(&beyond) };
         let missing =
-            OwnedRange { start: last.clone().into(), end: OwnedEnd::Before(behind.clone().into()) };
+            OwnedRange { start: last.clone().into(), end: OwnedEnd::Before(beyond.clone().into()) };
         prop_assert_eq!(rights.covers(Verb::Read, &more), Err(missing));
     }
 
-    /// `contains` gives the same result as the reference model's exhaustive search.
+    /// `contains` equals the reference model for every key. `covers` is true only if every key of
+    /// the range matches. `may_overlap` is true if any does.
     #[test]
     fn a_pattern_matches_as_in_the_reference_model(pattern in pattern(), queried in range()) {
         let entitlements = Entitlements {

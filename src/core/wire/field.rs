@@ -3,9 +3,11 @@
 //!
 //! It accepts only the canonical encoding of each value
 //! (<https://protobuf.dev/programming-guides/encoding/>), which every encoder writes. It refuses
-//! encodings that decoders are known to read differently or to tolerate: a varint with more bytes
-//! than needed (gogo/protobuf of etcd 3.4 to 3.6 truncates a field number from such a varint to 32
-//! bits), groups, and field number 0.
+//! encodings that only some decoders accept or that decoders read differently:
+//! * a varint with more bytes than needed (gogo/protobuf, in etcd 3.4 to 3.6, truncates a field
+//!   number from such a varint to 32 bits);
+//! * groups;
+//! * field number 0.
 
 use std::ops::RangeInclusive;
 
@@ -14,10 +16,10 @@ use super::{Fault, Malformed};
 /// The greatest field number of protobuf.
 pub const MAX_FIELD_NUMBER: u32 = (1 << 29) - 1;
 
-/// A message and its position in the outermost message.
+/// The bytes of a message or field value, and their position in the outermost message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Part<'m> {
-    /// The bytes of the message.
+    /// The bytes.
     pub bytes: &'m [u8],
     /// Offset from the start of the outermost message in bytes.
     pub offset: usize,
@@ -29,8 +31,9 @@ impl<'m> Part<'m> {
         Self { bytes, offset: 0 }
     }
 
-    /// Offset of the last field with one of these numbers, or of the message if there is none. The
-    /// message must have been read before without a fault. Only the error path uses this.
+    /// Offset of the last field with one of these numbers, or of the message if it has none of
+    /// them. The message must have been read before without a fault. This is a second scan, for
+    /// error messages only.
     pub fn last_of(self, numbers: RangeInclusive<u32>) -> usize {
         let mut fields = Fields::of("", self);
         let mut last = self.offset;
@@ -151,8 +154,8 @@ fn fixed(number: u32, bytes: &[u8], length: usize) -> Result<(u32, Value<'_>, &[
 /// Reads one varint. Returns its value and the remaining bytes.
 ///
 /// # Errors
-/// [`Fault::Truncated`] if the bytes end inside the varint. [`Fault::OverlongVarint`] if fewer
-/// bytes would do, or if it exceeds 64 bits.
+/// [`Fault::Truncated`] if the bytes end inside the varint. [`Fault::OverlongVarint`] if a shorter
+/// encoding exists, or if the value exceeds 64 bits.
 #[inline(always)]
 pub fn varint(bytes: &[u8]) -> Result<(u64, &[u8]), Fault> {
     match bytes.split_first() {

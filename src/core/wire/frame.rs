@@ -8,10 +8,10 @@ use bytes::{Bytes, BytesMut};
 /// Length of a frame header in bytes.
 pub const HEADER: usize = 5;
 
-/// A fault in the framing of a request. The texts may be shown to the client.
+/// A fault in the framing of a request. Its text may be sent to the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FrameFault {
-    /// The message is compressed, and compression is not supported here.
+    /// The message is compressed where only an uncompressed one is accepted.
     Compressed,
     /// The flag byte is neither 0 nor 1.
     BadFlag,
@@ -24,9 +24,9 @@ pub enum FrameFault {
     },
     /// The body ends inside a message.
     Cut,
-    /// More than one message, and exactly one is allowed.
+    /// More than one message where exactly one is allowed.
     Several,
-    /// No message, and exactly one is required.
+    /// No message where exactly one is required.
     NoMessage,
 }
 
@@ -50,9 +50,9 @@ impl std::error::Error for FrameFault {}
 /// The content of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Message<'m> {
-    /// True if the flag says that the message is compressed, by the algorithm in `grpc-encoding`.
+    /// The compressed flag. The header `grpc-encoding` names the algorithm.
     pub compressed: bool,
-    /// The message, as it was sent.
+    /// The message as it was received, without its frame header.
     pub bytes: &'m [u8],
 }
 
@@ -83,13 +83,13 @@ pub fn single(body: &[u8], limit: usize) -> Result<&[u8], FrameFault> {
     }
 }
 
-/// True if the flag of the frame says that its message is compressed.
+/// True if the compressed flag of the frame is set.
 pub fn is_compressed(framed: &[u8]) -> bool {
     framed.first() == Some(&1)
 }
 
-/// Frames a message. gRPC has no messages of 4 GiB or more; the gateway's own messages have a few
-/// MiB at most.
+/// Frames a message that is not compressed. The length field has 32 bits, so a frame cannot hold
+/// 4 GiB or more. The gateway's own messages have a few MiB at most.
 pub fn encode(message: &[u8]) -> Bytes {
     let length = u32::try_from(message.len()).unwrap_or(u32::MAX);
     let mut out = BytesMut::with_capacity(message.len().saturating_add(HEADER));
@@ -129,11 +129,13 @@ pub struct Frames {
     held: Held,
 }
 
-/// Bytes that have not been returned. A frame within one chunk is split off without a copy. Only a
-/// frame that spans chunks is joined.
+/// Bytes that were pushed and not yet returned. A frame within one chunk is split off without a
+/// copy. A frame that spans chunks is copied into one buffer.
 #[derive(Debug)]
 enum Held {
+    /// The unread rest of one chunk.
     Chunk(Bytes),
+    /// The unread rest of several chunks.
     Joined(BytesMut),
 }
 
@@ -143,8 +145,8 @@ impl Frames {
         Self { limit, held: Held::Chunk(Bytes::new()) }
     }
 
-    /// Adds the next chunk of the stream. Call [`Frames::next`] until it returns `None` first;
-    /// otherwise the chunks are joined by copying.
+    /// Adds the next chunk of the stream. To avoid a copy, first call [`Frames::next`] until it
+    /// returns `None`. If bytes are still held, the chunk is appended to them by copying.
     pub fn push(&mut self, chunk: Bytes) {
         match &mut self.held {
             Held::Chunk(held) if held.is_empty() => *held = chunk,

@@ -17,7 +17,7 @@ mod wire {
     }
 }
 
-/// The member that answered and the revision of its response.
+/// The member that responded, and the revision of its response.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ResponseHeader {
     /// Id of the cluster.

@@ -8,33 +8,36 @@
 //! | Cluster, Maintenance and Auth | ignored | the method's capability decides, whatever the message contains |
 //! | `HealthCheckRequest`, `HealthListRequest` | not read at all | the gateway answers these calls itself |
 //!
-//! `AlarmRequest` is of the second kind, although its `action` selects the capability: like every
-//! field it may occur only once, and like every enum it must have a known value (`super::enums`).
-//! In all messages, a known field must have its own wire type, a singular field may occur once, and
-//! the message must be well-formed to its end. `docs/unknown-fields.md` has the rule for each
-//! message; a test compares it with this code.
+//! In all messages, a known field must have its own wire type, a singular field may occur only
+//! once, and the message must be well-formed to its end. `docs/unknown-fields.md` has the rule for
+//! each message; a test compares it with this code.
 //!
-//! Decoders do not differ in two respects, in Go as in prost: bools are true for every varint
-//! except 0, and integers are truncated to their width.
+//! Unknown fields of `AlarmRequest` are ignored too, although its field `action` selects the
+//! capability. `action` cannot be misread: it may occur only once, and its value must be a known
+//! one (`super::enums`).
+//!
+//! Two encodings are accepted although they are not canonical, because Go and prost decode them
+//! alike: a bool is true for every varint except 0, and an integer is truncated to its width.
 //!
 //! # An empty `range_end` that is present
 //!
-//! No real encoder writes one, because proto3 omits empty bytes. etcd 3.4 to 3.6 (gogo/protobuf)
-//! distinguish it from an absent one. Reproduced on 3.5.35 and 3.6.16: a Range of `a` with it
-//! returns **every key from `a` on**, while etcd's own permission check looks at the single key
-//! `a`. etcd 3.7 reads both as the single key. It is refused in Range, DeleteRange and Compare. In
-//! a watch it is allowed, because every release normalizes it (`v3rpc/watch.go`).
+//! No real encoder writes an empty `range_end`, because proto3 omits empty bytes. etcd 3.4 to 3.6
+//! (gogo/protobuf) distinguish it from an absent one. Reproduced on 3.5.35 and 3.6.16: a Range with
+//! key `a` and an empty `range_end` returns **every key from `a` on**, while etcd's own permission
+//! check looks at the single key `a`. etcd 3.7 reads both as the single key. Range, DeleteRange and
+//! Compare with an empty `range_end` are refused. A watch with one is allowed, because every
+//! release normalizes it (`v3rpc/watch.go`).
 //!
 //! # A Txn that crashes etcd
 //!
-//! A Txn that deletes all keys from one on and keeps the value or lease of one of them:
-//! [`super::Fault::DeletedAndKept`].
+//! A Txn crashes etcd if it deletes every key from some key on and also puts one of these keys with
+//! `ignore_value` or `ignore_lease`. It is refused: [`super::Fault::DeletedAndKept`].
 //!
 //! # Empty keys
 //!
-//! etcd answers "key is not provided", except in a watch, where an empty key is the smallest one.
-//! The access is listed with the empty key and decided as one to the smallest key
-//! (`Rights::covers`). A missing `leader` in Proclaim and Resign, which etcd answers with an error,
+//! etcd refuses an empty key ("key is not provided"), except in a watch, where it means the
+//! smallest key. `inspect` reports an access to the empty key, and `Rights::covers` decides it as
+//! an access to the smallest key. A missing `leader` in Proclaim or Resign, which etcd refuses too,
 //! is read as an empty key.
 
 mod admin;
@@ -60,8 +63,8 @@ use txn::{MAX_OPERATIONS, MAX_WORK};
 /// [`super::lease::keep_alive`].
 ///
 /// # Errors
-/// The first thing in the message that two decoders could read differently, or that cannot be
-/// decided on.
+/// The first fault of a message that is not well-formed, that two decoders could read differently,
+/// or on which no decision is possible.
 pub fn inspect(method: Method, message: &[u8]) -> Result<Accesses<'_>, Malformed> {
     let mut accesses = Accesses::default();
     let whole = Part::whole(message);
@@ -137,8 +140,8 @@ pub fn inspect(method: Method, message: &[u8]) -> Result<Accesses<'_>, Malformed
     Ok(accesses)
 }
 
-/// Adds verbs on a range. If the previous access has the same range, the verbs are merged into it,
-/// which saves a lookup.
+/// Adds an access. If the previous access has the same range, its verbs are extended instead, which
+/// saves a lookup.
 #[inline]
 fn add_keys<'m>(accesses: &mut Accesses<'m>, verbs: Verbs, range: KeyRange<'m>) {
     match accesses.ranges.last_mut() {
@@ -147,7 +150,7 @@ fn add_keys<'m>(accesses: &mut Accesses<'m>, verbs: Verbs, range: KeyRange<'m>) 
     }
 }
 
-/// Adds the attachment of a key to a lease, unless the previous entry is the same.
+/// Records that a key is attached to the lease `id`, unless the previous entry is the same.
 #[inline]
 fn add_attached_lease(accesses: &mut Accesses<'_>, id: i64) {
     if accesses.leases.last() != Some(&(id, LeaseUse::Attach)) {

@@ -1,6 +1,8 @@
-//! Messages of the Lease service that the gateway reads or creates for more than their accesses:
-//! LeaseGrant, because the gateway chooses the id; LeaseKeepAlive, because refusals are sent in its
-//! stream; LeaseLeases, because its response is filtered.
+//! Messages of the Lease service that the gateway itself creates or changes:
+//! * LeaseGrant: the gateway chooses the id.
+//! * LeaseKeepAlive: the gateway sends refusals on its stream.
+//! * LeaseTimeToLive: the gateway looks up the keys of a lease.
+//! * LeaseLeases: the gateway filters its response.
 
 use super::encode::{bytes, int64, number};
 use super::field::{Fields, Part, Value};
@@ -72,7 +74,7 @@ pub fn keep_alive_gone(header: &[u8], id: i64) -> Vec<u8> {
 }
 
 /// Removes the leases that `keep` rejects from a `LeaseLeasesResponse`. All other fields are copied
-/// as they are.
+/// unchanged.
 ///
 /// # Errors
 /// If `response` is not a valid message.

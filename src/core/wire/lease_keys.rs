@@ -59,7 +59,7 @@ struct Varint {
     shift: u32,
 }
 
-/// The result of reading on at a varint.
+/// The result of reading more bytes of a varint.
 enum Progress {
     Complete(u64),
     Partial(Varint),

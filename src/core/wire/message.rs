@@ -1,10 +1,12 @@
-//! Messages declared as tables of fields with their types, and whether unknown fields are refused.
+//! A macro that declares request messages as tables: their fields with types, and whether unknown
+//! fields are refused.
 
 use super::field::{Field, Part, Value};
 use super::peer_url::is_peer_url;
 use super::{Fault, Malformed};
 
-/// A protobuf type: how to read a field of it, and its value if it is absent.
+/// A type of protobuf fields. It reads and checks a field. If a field is absent, its value is the
+/// default.
 pub(super) trait Kind<'m> {
     /// The value that the reader returns. Repeated fields are checked but not stored.
     type Value: Default;
@@ -17,7 +19,7 @@ pub(super) trait Kind<'m> {
 /// The types, named as in a `.proto` where possible.
 #[expect(non_camel_case_types, reason = "named as in a .proto")]
 pub(super) mod kind {
-    /// Each enum is a kind of its own. None is read as a plain number.
+    /// Each enum is its own kind, so that its values are checked.
     pub use crate::wire::enums::*;
 
     /// `bytes`; empty if absent.
@@ -168,8 +170,8 @@ impl<'m> Kind<'m> for kind::message {
     }
 }
 
-/// The singular fields that have been read: a bit per field number up to 64, which is
-/// `Compare.range_end`.
+/// The singular fields that have been read, as one bit per field number. The greatest number is 64
+/// (`Compare.range_end`), which uses bit 0.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Seen(u64);
 

@@ -1,5 +1,5 @@
-//! Messages of the Watch stream: requests of the client, the head of each response, and the
-//! responses that the gateway creates itself. Events are never read. Source of the formats:
+//! Messages of the Watch stream: the client's requests, the head of each response from etcd, and
+//! the gateway's own responses. Events are never read. Source of the formats:
 //! `server/etcdserver/api/v3rpc/watch.go` of etcd 3.5.35, 3.6.16 and 3.7.3.
 
 use super::encode::{bytes, int64, number};
@@ -29,12 +29,12 @@ messages! {
 pub const PERMISSION_DENIED: &str =
     "rpc error: code = PermissionDenied desc = etcdserver: permission denied";
 
-/// `cancel_reason` of a watch beyond a limit. clientv3 knows the text, and it has the form that
-/// etcd uses.
+/// `cancel_reason` of a watch over a limit. clientv3 knows this text, and the form is etcd's.
 pub const TOO_MANY_REQUESTS: &str =
     "rpc error: code = ResourceExhausted desc = etcdserver: too many requests";
 
-/// Watch id of a response about no single watch: a refused create, or progress of the whole stream.
+/// Watch id of a response that belongs to no single watch: a refused create, or the progress of the
+/// whole stream.
 pub const NO_WATCH: i64 = -1;
 
 /// A request on a Watch stream.
@@ -83,21 +83,23 @@ pub fn request(message: &[u8]) -> Result<WatchRequest<'_>, Malformed> {
     }
 }
 
-/// The first fields of a `WatchResponse`: its watch, and whether the watch begins or ends.
+/// The first four fields of a `WatchResponse`: its header, its watch, and whether the watch begins
+/// or ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ResponseHead<'m> {
     /// The encoded `ResponseHeader` ([`super::header`]); empty if absent.
     pub header: &'m [u8],
     /// The id of the watch, or [`NO_WATCH`].
     pub watch_id: i64,
-    /// The response to a create.
+    /// True for the response to a create.
     pub created: bool,
-    /// The watch ends with this response. Together with `created`, it never began.
+    /// True if the watch ends with this response. If `created` is true as well, etcd refused the
+    /// create, and the watch never began.
     pub canceled: bool,
 }
 
-/// Maximum length of a head in bytes; etcd's are below 100. A longer one is not etcd's, and waiting
-/// for its end would hold an unbounded number of bytes.
+/// Maximum length of a head in bytes. Those of etcd are shorter than 100 bytes. Without a maximum,
+/// waiting for the end of a head could hold an unbounded number of bytes.
 const MAX_HEAD: usize = 4096;
 
 /// Decodes the head of a `WatchResponse` of `length` bytes, of which `prefix` has arrived so far.
@@ -105,15 +107,16 @@ const MAX_HEAD: usize = 4096;
 /// of the message.
 ///
 /// # Errors
-/// If the message is malformed, or if its fields are not in ascending order, as etcd writes them: a
-/// head could then follow the events.
+/// If the message is malformed, or if its fields are not in ascending order. etcd writes them in
+/// this order; in another order, a field of the head could follow the events.
 pub fn response_head(prefix: &[u8], length: usize) -> Result<Option<ResponseHead<'_>>, Malformed> {
     let mut head = ResponseHead { header: b"", watch_id: 0, created: false, canceled: false };
     let message = prefix.get(..length).unwrap_or(prefix);
     let mut fields = Fields::of(RESPONSE, Part::whole(message));
     let mut last = 0;
     loop {
-        // The tag is enough to detect the end of the head: its field may have megabytes.
+        // The tag of the next field is enough to detect the end of the head. Do not wait for the
+        // field itself, which may have megabytes.
         if let Ok((tag, _)) = super::field::varint(fields.rest())
             && tag >> 3 > 4
         {
@@ -149,13 +152,14 @@ const fn is_incomplete(fault: Fault) -> bool {
     matches!(fault, Fault::Truncated | Fault::LengthBeyondMessage)
 }
 
-/// Encodes the response to a refused create, with `reason` in etcd's words ([`PERMISSION_DENIED`],
-/// [`TOO_MANY_REQUESTS`]). `header` is an encoded `ResponseHeader`.
+/// Encodes the response to a refused create. `reason` is [`PERMISSION_DENIED`] or
+/// [`TOO_MANY_REQUESTS`]. `header` is an encoded `ResponseHeader`.
 pub fn refused_create(header: &[u8], reason: &str) -> Vec<u8> {
     canceled_response(header, NO_WATCH, true, reason)
 }
 
-/// Encodes the end of a watch that lost its right, in etcd's words for a denied create.
+/// Encodes the response that ends a watch which is no longer allowed. The reason is the same as for
+/// a denied create.
 pub fn canceled(header: &[u8], watch_id: i64) -> Vec<u8> {
     canceled_response(header, watch_id, false, PERMISSION_DENIED)
 }

@@ -34,7 +34,23 @@ fn plain_scalars_have_the_types_of_the_core_schema() {
     for (expected, scalars) in [
         (Null, &["", "~", "null", "Null", "NULL", "!!null x"][..]),
         (Boolean, &["true", "True", "FALSE", "!!bool yes"]),
-        (Number, &["1", "-1", "+1", "0", "0x1f", "0o17", "0b1", "1_000", "0400", "1.5", ".5"]),
+        (
+            Number,
+            &[
+                "1",
+                "-1",
+                "+1",
+                "0",
+                "0x1f",
+                "0xffffffffffffffff",
+                "0o17",
+                "0b1",
+                "1_000",
+                "0400",
+                "1.5",
+                ".5",
+            ],
+        ),
         (Number, &["1e3", "1e999", ".inf", "-.INF", ".nan", "99999999999999999999", "!!int '1'"]),
         (Text, &["a", "yes", "off", "'1'", "\"true\"", "1.2.3", "inf", "nan", "infinity", "1__0"]),
         (Text, &["/a", "0x", "+", "1h", "'~'", "!!str 1", "! 1", "2024-01-01", "'' "]),
@@ -50,6 +66,24 @@ fn plain_scalars_have_the_types_of_the_core_schema() {
 }
 
 #[test]
+fn a_tag_of_another_kind_of_node_is_no_value() {
+    for (expected, node) in [
+        (Type::List, "[x]"),
+        (Type::List, "!!seq [x]"),
+        (Type::List, "! [x]"),
+        (Type::Map, "!!map {x: y}"),
+        (Type::Tagged, "!!str [x]"),
+        (Type::Tagged, "!!map [x]"),
+        (Type::Tagged, "!!seq {x: y}"),
+        (Type::Tagged, "!mine {x: y}"),
+        (Type::Tagged, "!!seq x"),
+    ] {
+        let text = format!("a: {node}");
+        assert_eq!(root(&text).get("a").unwrap().schema_type(), expected, "{node}");
+    }
+}
+
+#[test]
 fn integers_are_read_in_every_notation_within_64_bits() {
     for (text, number) in [
         ("1", Some(1)),
@@ -58,8 +92,10 @@ fn integers_are_read_in_every_notation_within_64_bits() {
         ("0o17", Some(15)),
         ("0B11", Some(3)),
         ("1_000", Some(1000)),
-        ("9223372036854775807", Some(i64::MAX)),
-        ("9223372036854775808", None),
+        ("9223372036854775808", Some(1 << 63)),
+        ("-9223372036854775809", None),
+        ("18446744073709551615", Some(i128::from(u64::MAX))),
+        ("18446744073709551616", None),
         ("01", None),
         ("1__0", None),
         ("_1", None),

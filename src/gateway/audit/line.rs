@@ -8,6 +8,8 @@
 
 mod text;
 
+use std::io;
+
 use etcd_warden_core::access::{LeaseUse, Verb, Verbs};
 use etcd_warden_core::authorize::Missing;
 use etcd_warden_core::keyspace::KeyRange;
@@ -45,15 +47,35 @@ pub fn render(record: &Record, cut: LineLimits, out: &mut Vec<u8>) {
     let start = out.len();
     let mut cut = cut;
     loop {
-        // Cannot fail: it writes to a Vec, and all map keys are strings.
-        let _ = serde_json::to_writer(&mut *out, &Line::new(record, cut));
-        out.push(b'\n');
-        // 64 bytes are for the field `lost`, which the writer may add.
-        if out.len() - start <= MAX_LINE - 64 || cut.entries == 0 {
+        // 64 bytes are for the field `lost`, which the writer may add, and one for the end of line.
+        let room = if cut.entries == 0 { usize::MAX } else { MAX_LINE - 65 };
+        let written = serde_json::to_writer(Bounded { out, room }, &Line::new(record, cut));
+        // Fails only if there is no room: all map keys are strings.
+        if written.is_ok() || cut.entries == 0 {
+            out.push(b'\n');
             return;
         }
         out.truncate(start);
         cut.entries /= 2;
+    }
+}
+
+/// Appends to `out` until `room` bytes are used up. A line that does not fit is given up there: ten
+/// megabytes of a large Txn would be written eleven times.
+struct Bounded<'o> {
+    out: &'o mut Vec<u8>,
+    room: usize,
+}
+
+impl io::Write for Bounded<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.room = self.room.checked_sub(bytes.len()).ok_or(io::ErrorKind::StorageFull)?;
+        self.out.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 

@@ -38,7 +38,8 @@ pub struct Audit(Arc<Handle>);
 
 struct Handle {
     shared: Arc<WriterState>,
-    /// Not in `WriterState`, which the writer has too: the writer ends when the last sender is dropped.
+    /// Not in `WriterState`, which the writer has too: the writer ends when the last sender is
+    /// dropped.
     sender: Sender<Message>,
     queue: Arc<Queue>,
 }
@@ -181,7 +182,8 @@ impl Audit {
     /// Makes the writer open the file again by its path (SIGHUP, after the file was renamed). If
     /// that fails, the old file stays in use.
     pub fn reopen(&self) {
-        // One message for any number of calls bounds the queue also while the disk hangs.
+        // Any number of calls sends only one message, so the queue stays short while the disk
+        // hangs.
         if !self.0.shared.reopen.swap(true, Relaxed) {
             let _ = self.0.sender.send(Message::Wake);
         }

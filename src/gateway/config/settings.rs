@@ -216,7 +216,7 @@ settings! {
         /// the system are never used.
         Cacert = "cacert": One Kind::Path,
             DefaultValue::Unset("required, unless every endpoint is plain text");
-        /// Allows `http://` endpoints. Any host that can reach such an etcd bypasses the gateway.
+        /// Allows `http://` endpoints. Any host that can reach such an etcd can bypass the gateway.
         InsecurePlaintextUpstream = "insecure-plaintext-upstream": One Kind::Switch,
             DefaultValue::Value("false");
         /// Sends every request to the one endpoint and never to another member of the cluster. For
@@ -237,10 +237,10 @@ settings! {
         /// has the gateway's rights in etcd.
         AllowShadowWithEtcdAuth = "allow-shadow-with-etcd-auth": One Kind::Switch,
             DefaultValue::Value("false");
-        /// File with the secret key of lease ownership: at least 32 random bytes, the same for all
-        /// replicas.
+        /// File with the secret key that marks lease ids with their owner: at least 32 random bytes
+        /// (`openssl rand 32`), the same for all replicas.
         LeaseKeyFile = "lease-key-file": One Kind::Path,
-            DefaultValue::Unset("a random key that only this process knows");
+            DefaultValue::Unset("a random key, so ownership ends with the process");
         /// Directory that keeps the last valid policy. If the policy file is invalid at start, the
         /// gateway uses that policy and reports it.
         StateDir = "state-dir": One Kind::Path,
@@ -262,8 +262,8 @@ settings! {
         /// Open client connections.
         MaxConnections = "max-connections": One Kind::Count(1, 1_000_000),
             DefaultValue::Value("20000");
-        /// Open client connections of one identity, which is all clients that share a name. With
-        /// the default, no identity has more of them than are left for all others.
+        /// Open client connections of one identity, which is all clients that share a name. By
+        /// default, no identity gets more connections than are left for all others.
         MaxConnectionsPerIdentity = "max-connections-per-identity": One Kind::Count(1, 1_000_000),
             DefaultValue::Unset("a fair share of `max-connections`");
         /// Open streams on one client connection.
@@ -277,12 +277,12 @@ settings! {
         MaxRequestsInFlightPerIdentity = "max-requests-in-flight-per-identity": One
             Kind::Count(1, 10_000_000),
             DefaultValue::Unset("a fair share of `max-requests-in-flight`");
-        /// Requests per second of one identity; a burst may have the same number. The creation of a
-        /// watch counts as a request. Other messages of a stream are delayed instead.
+        /// Requests per second of one identity, and the size of a burst. The creation of a watch
+        /// counts as a request. Other messages of a stream are delayed instead.
         RequestsPerSecondPerIdentity = "requests-per-second-per-identity": One
             Kind::Count(1, 10_000_000), DefaultValue::Unset("no limit");
         /// Watches of all enforced clients; several may share a stream. A watch on keys of more
-        /// than 1 KiB counts one more for each KiB.
+        /// than 1 KiB counts as one more for each KiB.
         MaxWatches = "max-watches": One Kind::Count(1, 100_000_000),
             DefaultValue::Value("1000000");
         /// Watches of one identity.
@@ -298,15 +298,15 @@ settings! {
         /// Memory of one worker for requests that are not complete. At least `max-request-bytes`.
         MaxHeldBytes = "max-held-bytes": One Kind::Bytes(MIB, 64 * GIB),
             DefaultValue::Value("64MiB");
-        /// Memory of one worker for responses that clients do not read. Above its share of it, the
-        /// unread responses of an identity are ended.
+        /// Memory of one worker for responses that clients do not read. If an identity exceeds its
+        /// share, its unread responses are ended.
         MaxUnreadBytes = "max-unread-bytes": One Kind::Bytes(MIB, 64 * GIB),
             DefaultValue::Value("256MiB");
         /// Time after which a client connection without streams is closed.
         IdleTimeout = "idle-timeout": One Kind::Duration(seconds(1), seconds(7 * 86_400)),
             DefaultValue::Value("1h");
         /// Age, plus or minus a tenth, at which a client is told to open a new connection, so that
-        /// load spreads again after a restart. Streams end in a way that clientv3 reopens them.
+        /// load spreads again after a restart. Streams end so that clientv3 reopens them.
         MaxConnectionAge = "max-connection-age": One
             Kind::Duration(seconds(1), seconds(365 * 86_400)),
             DefaultValue::Unset("the lifetime of the client's certificate");
@@ -314,8 +314,8 @@ settings! {
         /// disconnected.
         GrpcKeepaliveInterval = "grpc-keepalive-interval": One
             Kind::Duration(seconds(1), seconds(86_400)), DefaultValue::Value("30s");
-        /// `Authenticate` calls per second of all clients: hashing passwords is slow in etcd. No
-        /// identity has more of them than are left for all others.
+        /// `Authenticate` calls per second of all clients, because etcd hashes passwords slowly. No
+        /// identity gets more of them than are left for all others.
         AuthenticatePerSecond = "authenticate-per-second": One Kind::Count(2, 100_000),
             DefaultValue::Value("20");
     }
@@ -343,22 +343,23 @@ settings! {
         /// Serves `/debug/*` at `admin-addr` too. These pages show identities, and every pod in the
         /// host's network can read loopback addresses.
         AdminDebug = "admin-debug": One Kind::Switch, DefaultValue::Value("false");
-        /// Unix socket for root and the user of the gateway. It serves the same pages, `/debug/*`
-        /// and `POST /mode` (`shadow`, `enforce` or `policy`), which changes the mode without a
-        /// restart (break-glass).
+        /// Unix socket for root and the user of the gateway. It serves the pages of `admin-addr`,
+        /// `/debug/*`, and `POST /mode` (`shadow`, `enforce` or `policy`), which changes the mode
+        /// without a restart (break-glass).
         AdminSocket = "admin-socket": One Kind::Path, DefaultValue::Unset("no socket");
         /// Format of the log.
         LogFormat = "log-format": One Kind::Choice(&["text", "json"]), DefaultValue::Value("text");
-        /// Level of the log, or directives by module. Releases have no messages of level `trace`,
-        /// because libraries check that level at every step of a request.
+        /// Level of the log, or directives by module. Release builds have no messages of level
+        /// `trace`, because libraries would check that level at every step of a request.
         LogFilter = "log-filter": One Kind::LogFilter, DefaultValue::Value("info");
         /// Time between two checks of the policy, certificates, keys and revocation lists. Files
         /// whose content has changed are reloaded. With `0s`, only SIGHUP reloads them.
         ReloadInterval = "reload-interval": One Kind::Duration(Duration::ZERO, seconds(3600)),
             DefaultValue::Value("1s");
         /// Time that a changed file must stay the same before it is in effect, because it may be
-        /// half written. Two equal checks suffice for a new file that is a policy and ends with
-        /// `...`, for a bundle that only has new certificates, and for a changed symbolic link.
+        /// half written. Two equal checks suffice for a policy that ends with `...` and was renamed
+        /// into place, for a CA bundle that only gained certificates, and for a symbolic link that
+        /// now leads elsewhere.
         ReloadSettle = "reload-settle": One Kind::Duration(Duration::ZERO, seconds(3600)),
             DefaultValue::Value("5s");
         /// Time that calls have to finish after SIGTERM.

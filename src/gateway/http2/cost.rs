@@ -1,11 +1,11 @@
-//! The cost of a frame for its receiver, in units of about a microsecond of `h2`'s work, and the
-//! cost that one connection may cause.
+//! The cost of a frame for its receiver, and the limits on it per connection. One unit is about a
+//! microsecond of `h2`'s work.
 //!
-//! There are two limits. A **turn** ends after [`TURN`] units of any work, so that other
-//! connections are served quickly whatever one client sends. The **allowance** covers frames
-//! without effect: resets, windows, settings, pings, empty DATA. It fills with time, and with the
-//! frames that we send ourselves, because such frames answer ours. A peer that exhausts it gets
-//! ENHANCE_YOUR_CALM.
+//! There are two limits. A **turn** ends after [`TURN`] units of any work, so that no client can
+//! delay other connections much. The **allowance** covers frames without effect: RST_STREAM,
+//! WINDOW_UPDATE, SETTINGS, PING, empty DATA. It fills with time. It also fills with the frames
+//! that we send, because the peer answers them with such frames. A peer that exhausts its allowance
+//! gets ENHANCE_YOUR_CALM.
 
 use super::frame::{
     ACK, CONTINUATION, DATA, END_STREAM, GOAWAY, HEADERS, Head, PING, PRIORITY, RST_STREAM,
@@ -25,8 +25,8 @@ pub struct CostLimits {
     pub peer: Peer,
     /// Units that the allowance gains per second, up to [`ALLOWANCE`].
     pub per_second: u32,
-    /// Units of a reset of an open stream: the proxy and etcd have worked for it in vain
-    /// (CVE-2023-44487).
+    /// Units for a reset of an open stream. The work of the proxy and of etcd for this stream was
+    /// in vain (CVE-2023-44487).
     pub reset: u32,
 }
 
@@ -40,11 +40,11 @@ impl CostLimits {
     pub const MEMBER: Self = Self { peer: Peer::Member, per_second: 51_200, reset: 1 };
 }
 
-/// Open streams that `h2` iterates over per unit. Each takes 30 ns, and more where data waits for
-/// the window that changes.
+/// Number of open streams over which `h2` iterates per unit. Each takes 30 ns, and more if data
+/// waits for the window that changes.
 const STREAMS_PER_UNIT: u32 = 8;
 
-/// The payload in bytes below which a DATA frame mostly costs its header.
+/// Payload in bytes below which most of the cost of a DATA frame is that of its header.
 const TINY: usize = 16;
 
 /// The kind of peer.
@@ -56,14 +56,14 @@ pub enum Peer {
     Member,
 }
 
-/// The state that a frame arrives in.
+/// The state of the connection when a frame arrives.
 #[derive(Clone, Copy, Debug)]
 pub struct FrameContext {
     /// The number of open streams.
     pub open: usize,
-    /// Whether the stream of the frame is open.
+    /// True if the stream of the frame is open.
     pub is_open: bool,
-    /// Whether the frame is a SETTINGS that changes the window of each stream.
+    /// True if the frame is a SETTINGS that changes the window of each stream.
     pub moves_windows: bool,
 }
 
@@ -91,7 +91,8 @@ pub fn price(limits: CostLimits, head: &Head, context: FrameContext) -> Price {
             };
             Price { work: 2 + per(2048), overhead: if context.is_open { overhead } else { 4 } }
         }
-        // Those of a client are requests. A member may send any number on one stream (1xx).
+        // HEADERS of a client are requests. A member may send any number of them on one stream
+        // (1xx responses).
         HEADERS => {
             Price { work: 16 + per(64), overhead: if limits.peer == Peer::Member { 4 } else { 0 } }
         }
@@ -132,12 +133,12 @@ impl Account {
         Self { limits, allowance: ALLOWANCE, turn: TURN }
     }
 
-    /// Applies other limits from now on. What is left of the allowance stays.
+    /// Applies other limits from now on. The remaining allowance stays.
     pub const fn set_limits(&mut self, limits: CostLimits) {
         self.limits = limits;
     }
 
-    /// Whether the turn is used up.
+    /// True if the turn is used up.
     pub const fn is_turn_over(&self) -> bool {
         self.turn == 0
     }
@@ -147,7 +148,7 @@ impl Account {
         self.turn = TURN;
     }
 
-    /// Whether the allowance is so low that the clock should be read to fill it.
+    /// True if the allowance is so low that the clock should be read to fill it.
     pub const fn is_low(&self) -> bool {
         self.allowance < ALLOWANCE / 2
     }
@@ -164,13 +165,14 @@ impl Account {
         self.allowance = self.allowance.saturating_add(units).min(ALLOWANCE);
     }
 
-    /// Charges resets that the peer has made us send. False: the allowance is exhausted.
+    /// Charges resets that we had to send because of the peer. Returns false if the allowance is
+    /// exhausted.
     #[must_use]
     pub fn charge_resets(&mut self, streams: u32) -> bool {
         self.charge(Price { work: 0, overhead: streams.saturating_mul(self.limits.reset) })
     }
 
-    /// Charges a frame. False: the allowance is exhausted.
+    /// Charges a frame. Returns false if the allowance is exhausted.
     #[must_use]
     pub fn charge(&mut self, price: Price) -> bool {
         self.turn = self.turn.saturating_sub(price.work);

@@ -1,5 +1,5 @@
-//! One connection, frame by frame. Received frames are inspected before `h2` reads them, sent
-//! frames after they were written.
+//! Inspects the frames of one connection: received frames before `h2` reads them, and sent frames
+//! after they were written.
 
 mod block;
 mod sent;
@@ -44,7 +44,8 @@ pub struct Received {
     pub passed: usize,
     /// The offset of the bytes that must be inspected again.
     pub taken: usize,
-    /// The inspection can continue with this many of them, if the turn has not ended.
+    /// The inspection can continue when this number of bytes is available after `taken`, if the
+    /// turn has not ended.
     pub wanted: usize,
 }
 
@@ -53,7 +54,8 @@ pub struct Received {
 pub struct Layer {
     limits: CostLimits,
     streams: Streams,
-    /// The open streams of a client whose head is malformed for etcd, and that were not taken yet.
+    /// The open streams of a client whose head is malformed for etcd but not for `h2`, and that
+    /// [`Layer::take_malformed`] has not returned yet.
     malformed: BTreeSet<u32>,
     account: Account,
     table: Table,
@@ -62,12 +64,12 @@ pub struct Layer {
     window: u32,
     sent: SentFrames,
     refusal: Option<Refusal>,
-    /// A turn has ended before everything was inspected.
+    /// True if a turn has ended before everything was inspected.
     yielded: bool,
 }
 
-/// The DATA frame at the end of what passes, and its offset: the next one of its stream can be
-/// merged into it.
+/// The last frame that passes, if it is a DATA frame, and its offset. The next DATA frame of the
+/// same stream can be merged into it.
 type LastData = Option<(usize, Head)>;
 
 /// What happens to the next bytes, in this order.
@@ -77,7 +79,7 @@ struct Step {
     skip: usize,
     /// Bytes that pass.
     pass: usize,
-    /// Bytes behind them that are dropped.
+    /// Bytes after these that are dropped.
     drop: usize,
     /// Bytes that pass uninspected, including those that have not arrived.
     rest: usize,
@@ -111,7 +113,7 @@ impl Layer {
         self.account.set_limits(limits);
     }
 
-    /// Why the connection must be closed, if it must.
+    /// The reason to close the connection, if there is one.
     pub const fn refusal(&self) -> Option<Refusal> {
         self.refusal
     }
@@ -121,8 +123,8 @@ impl Layer {
         &mut self.account
     }
 
-    /// Ends the turn if it is used up, and returns whether it was. The rest of the received bytes
-    /// waits.
+    /// Ends the turn if it is used up, and returns true if so. The remaining received bytes then
+    /// wait for the next turn.
     pub const fn end_turn(&mut self) -> bool {
         let over = self.account.is_turn_over();
         if over {
@@ -132,23 +134,24 @@ impl Layer {
         over
     }
 
-    /// Whether a turn has ended since the last call.
+    /// True if a turn has ended since the last call.
     pub const fn has_yielded(&mut self) -> bool {
         std::mem::replace(&mut self.yielded, false)
     }
 
-    /// Takes what `h2` has rejected since the last call.
+    /// Returns the rejections by `h2` since the last call.
     pub fn rejected(&mut self) -> Option<Rejected> {
         self.sent.rejected()
     }
 
-    /// Whether the head of this stream, which `h2` accepts, is malformed for etcd. True once.
+    /// True if `h2` accepts the head of this stream but it is malformed for etcd. Returns true only
+    /// once per stream.
     pub fn take_malformed(&mut self, stream: u32) -> bool {
         self.malformed.remove(&stream)
     }
 
-    /// Whether a head has arrived that was not read here. It and later ones may then differ from
-    /// what `h2` makes of them.
+    /// True if a header block has arrived that this layer could not read. For it and for later
+    /// ones, `h2` may report another path than the client sent.
     pub const fn has_unread_heads(&self) -> bool {
         self.table.is_lost()
     }
@@ -178,8 +181,8 @@ impl Layer {
         }
     }
 
-    /// Inspects received bytes and changes them in place, until the turn ends or a frame is
-    /// incomplete that must be whole.
+    /// Inspects received bytes and changes them in place. Stops when the turn ends, or at an
+    /// incomplete frame that must be inspected as a whole.
     pub fn receive(&mut self, bytes: &mut [u8]) -> Received {
         let (mut from, mut to, mut last_data) = (0, 0, None);
         let wanted = loop {
@@ -235,7 +238,8 @@ impl Layer {
             self.streams.peer_ended(head.stream);
         }
         let pass = Step { pass: HEADER, rest: head.length, ..Step::default() };
-        // Padding counts against the window. A frame on a wrong stream is left for h2 to detect.
+        // Do not change padded frames, because padding counts against the window, and frames on a
+        // wrong stream, because h2 must detect them.
         if !is_open || head.has(PADDED) {
             *last_data = None;
             return pass;
@@ -243,7 +247,8 @@ impl Layer {
         if head.length == 0 && !ends {
             return Step { skip: HEADER, ..Step::default() };
         }
-        // Frames of a member are not merged, so that responses keep their boundaries.
+        // Frames of a member are not merged, so that the pieces of a response stay as etcd sent
+        // them.
         if self.limits.peer == Peer::Client
             && let Some((offset, last)) = last_data
             && last.stream == head.stream
@@ -261,7 +266,8 @@ impl Layer {
         pass
     }
 
-    /// SETTINGS, once the frame is whole. `h2` iterates over all streams if their window changes.
+    /// SETTINGS; needs the whole frame. If it changes the initial window, `h2` iterates over all
+    /// streams.
     fn settings(&mut self, head: Head, tail: &[u8]) -> Result<Step, usize> {
         let whole = HEADER + head.length;
         let payload = tail.get(HEADER..whole).ok_or(whole)?;
@@ -276,10 +282,11 @@ impl Layer {
         Ok(Step { pass: whole, ..Step::default() })
     }
 
-    /// HEADERS of a client, once the block is whole.
+    /// HEADERS of a client; needs the whole header block.
     fn headers(&mut self, head: Head, tail: &mut [u8]) -> Result<Step, usize> {
         let Some(frames) = block::frames(head, tail)? else {
-            // h2 rejects it, or reads a block that is too large to be read here.
+            // Either h2 will reject the frame, or the block is too large for this layer but not for
+            // h2.
             self.table.lose();
             return Ok(self.other(head));
         };
@@ -322,7 +329,7 @@ impl Layer {
         Ok(Step { pass: block.length, drop: frames.length - block.length, ..Step::default() })
     }
 
-    /// A frame that is only charged.
+    /// Any other frame. It is charged and passes unchanged.
     fn other(&mut self, head: Head) -> Step {
         self.charge(&head, false);
         match head.kind {

@@ -2,19 +2,19 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-/// The number of the most recent streams that are remembered after we have reset them while the
-/// client's side was open. Frames that the client sent before it saw the reset are no error, and
-/// real errors among them are detected.
+/// Number of streams that we have reset and still remember, the most recent ones. They are
+/// remembered while the client's side is open: frames that the client sent before it received the
+/// reset are no error, but real errors among them must be detected.
 const LINGERING: usize = 128;
 
 /// The state of a stream.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stream {
-    /// The peer has ended its side.
+    /// True if the peer has ended its side.
     pub peer_ended: bool,
-    /// We have ended ours.
+    /// True if we have ended our side.
     we_ended: bool,
-    /// We have reset it.
+    /// True if we have reset the stream.
     pub is_reset: bool,
 }
 
@@ -42,12 +42,12 @@ impl Streams {
         self.open.get(&stream).copied()
     }
 
-    /// Whether the stream was opened, or skipped: its id is not above the highest.
+    /// True if the stream was opened or skipped: its id is not above the highest id.
     pub const fn was_opened(&self, stream: u32) -> bool {
         stream <= self.highest
     }
 
-    /// Whether our GOAWAY has said that the stream is ignored.
+    /// True if our GOAWAY has excluded the stream, so its frames are ignored.
     pub fn is_ignored(&self, stream: u32) -> bool {
         self.last.is_some_and(|last| stream > last)
     }

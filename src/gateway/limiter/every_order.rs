@@ -1,6 +1,6 @@
 //! Loom tests of [`super::slots`] and [`super::token_bucket`]: the same files, compiled with loom's
-//! atomics. Each test runs in every order in which its threads can meet, and with every value that
-//! a relaxed load may return.
+//! atomics. Each test runs with every interleaving of its threads, and with every value that a
+//! relaxed load may return.
 
 mod atomic {
     pub use loom::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -25,7 +25,7 @@ use loom::thread;
 use slots::{Limiter, Slot, pool};
 use token_bucket::{SECOND, TokenBucket};
 
-/// Asks each limiter for one slot, in a thread of its own.
+/// Takes one slot from each limiter, each in a separate thread.
 fn acquire_in_threads(limiters: &[&Arc<Limiter>]) -> Vec<Option<Slot>> {
     let threads: Vec<_> = limiters
         .iter()

@@ -1,8 +1,8 @@
 //! The rule by which owners share a limit.
 //!
 //! **An owner may hold at most 1/N of what it leaves to all others, but always a first amount while
-//! the limit has room for it.** With N = 1 an owner that takes all it can gets a half of the limit,
-//! the next one a quarter, and so on: a newcomer still finds room.
+//! the limit has room for it.** With N = 1, an owner that takes as much as possible gets a half of
+//! the limit, the next one a quarter, and so on. So a newcomer always finds room.
 //!
 //! Amounts are slots or bytes. An owner is an identity, by its principal's name.
 
@@ -10,15 +10,15 @@ use std::cell::Cell;
 
 use super::atomic::{AtomicUsize, Ordering};
 
-/// A count of what is held: a `Cell` within one thread, an atomic between threads.
+/// A count of held amounts: a `Cell` within one thread, an atomic between threads.
 pub trait Count {
     /// A count of 0.
     fn zero() -> Self;
-    /// The present count.
+    /// The current count.
     fn get(&self) -> usize;
     /// Adds to the count.
     fn add(&self, amount: usize);
-    /// Subtracts what was added before.
+    /// Subtracts an amount that was added before.
     fn subtract(&self, amount: usize);
 }
 
@@ -61,17 +61,17 @@ impl Count for AtomicUsize {
 /// A limit and the parameters of its rule.
 #[derive(Clone, Copy, Debug)]
 pub struct Rule {
-    /// What all owners together may hold.
+    /// The limit: all owners together may hold this amount.
     pub capacity: usize,
     /// N: an owner may hold 1/N of what it leaves to the others.
     pub divisor: usize,
-    /// What one owner may hold at most, whatever is left.
+    /// The maximum for one owner, even if more is left.
     pub per_owner: usize,
 }
 
 impl Rule {
-    /// Whether one owner may hold `mine` of `held`, what all hold together, both counted with the
-    /// amount that is asked for. Up to `first` it needs no more than room.
+    /// True if one owner may hold `mine` while all owners together hold `held`. Both include the
+    /// requested amount. Up to the amount `first`, it is enough that the limit has room.
     const fn allows(&self, mine: usize, held: usize, first: usize) -> bool {
         let Some(left) = self.capacity.checked_sub(held) else { return false };
         let Some(part) = left.checked_div(self.divisor) else { return false };
@@ -79,7 +79,7 @@ impl Rule {
     }
 }
 
-/// What all owners together hold of one limit. Each owner has a [`Count`] of its own beside it.
+/// The total that all owners hold of one limit. In addition, each owner has its own [`Count`].
 #[derive(Debug)]
 pub struct Pool<C> {
     rule: Rule,
@@ -92,14 +92,14 @@ impl<C: Count> Pool<C> {
         Self { rule, held: C::zero() }
     }
 
-    /// Takes an amount for the owner whose count is `mine`, if the rule allows it: up to `first`
-    /// the owner needs no more than room.
+    /// Takes an amount for the owner whose count is `mine`, if the rule allows it. Up to the amount
+    /// `first`, it is enough that the limit has room.
     ///
-    /// Of two threads that ask for the last slot at the same moment, both may be refused. It is
-    /// never given to both.
+    /// If two threads ask for the last slot at the same moment, both may be refused. It is never
+    /// given to both.
     #[must_use]
     pub fn try_take(&self, mine: &C, amount: usize, first: usize) -> bool {
-        // Larger than all there is; past this check no sum can overflow.
+        // More than the limit. After this check, no sum can overflow.
         if amount > self.rule.capacity {
             return false;
         }
@@ -111,10 +111,10 @@ impl<C: Count> Pool<C> {
         allowed
     }
 
-    /// Takes an amount without any rule. It is counted all the same.
+    /// Takes an amount without checking the rule. It is counted like any other.
     pub fn take_unchecked(&self, mine: &C, amount: usize) {
         mine.add(amount);
-        // Released after `mine`: a thread that adds to `held` later also sees this owner's count.
+        // Release order: a thread that adds to `held` later also sees the new count in `mine`.
         self.held.add(amount);
     }
 
@@ -124,12 +124,12 @@ impl<C: Count> Pool<C> {
         self.held.subtract(amount);
     }
 
-    /// What all owners hold.
+    /// The total that all owners hold.
     pub fn held(&self) -> usize {
         self.held.get()
     }
 
-    /// Whether nothing is left.
+    /// True if nothing is left.
     pub fn is_full(&self) -> bool {
         self.held.get() >= self.rule.capacity
     }

@@ -1,4 +1,4 @@
-//! One value for each owner. Owners that are gone are forgotten.
+//! A table with one value for each owner. Entries of owners that are gone are removed.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -12,14 +12,14 @@ pub struct Owners<V> {
 }
 
 impl<V: Clone> Owners<V> {
-    /// Looks for owners to forget when there are `min_sweep` entries, and then each time when twice
-    /// as many as the last sweep has left.
+    /// An empty table. At `min_sweep` entries it removes those of owners that are gone, and again
+    /// whenever the number of remaining entries has doubled.
     pub fn new(min_sweep: usize) -> Self {
         Self { by_name: HashMap::new(), sweep_at: min_sweep, min_sweep }
     }
 
-    /// The value of `owner`, made by `new` for an owner that is not known. `is_gone`: the entry may
-    /// be forgotten.
+    /// The value of `owner`. For a new owner, `new` creates it. `is_gone` returns true for an entry
+    /// that may be removed.
     pub fn get_or_insert(
         &mut self,
         owner: &Arc<str>,
@@ -38,7 +38,7 @@ impl<V: Clone> Owners<V> {
         value
     }
 
-    /// How many owners are remembered.
+    /// Number of entries.
     #[cfg(test)]
     pub fn len(&self) -> usize {
         self.by_name.len()

@@ -1,4 +1,4 @@
-//! Slots: units of a limit that identities hold, one by one or in numbers, across threads.
+//! Slots: units of a limit that identities hold across threads, singly or several at once.
 
 use std::cell::Cell;
 use std::sync::Arc;
@@ -15,7 +15,8 @@ pub fn pool(capacity: usize, per_owner: Option<usize>) -> Arc<SlotPool> {
     Arc::new(Pool::new(Rule { capacity, divisor: 1, per_owner }))
 }
 
-/// The slots of one limit that one owner holds. It always gets a first one while there is any.
+/// The slots of one limit that one owner holds. While any slot is free, the owner always gets a
+/// first one.
 pub struct Limiter {
     pool: Arc<SlotPool>,
     held: AtomicUsize,
@@ -25,7 +26,7 @@ pub struct Limiter {
 #[must_use = "the slot is given back when this is dropped"]
 pub struct Slot(Arc<Limiter>);
 
-/// A number of slots that changes. Dropping it gives all of them back.
+/// A changing number of slots. Dropping it gives all of them back.
 pub struct Slots {
     limiter: Arc<Limiter>,
     held: Cell<usize>,
@@ -37,7 +38,7 @@ impl Limiter {
         Arc::new(Self { pool: pool.clone(), held: AtomicUsize::zero() })
     }
 
-    /// How many slots the owner holds.
+    /// Number of slots that the owner holds.
     #[cfg(test)]
     pub fn held(&self) -> usize {
         self.held.get()
@@ -48,7 +49,7 @@ impl Limiter {
         self.try_take(1).then(|| Slot(self.clone()))
     }
 
-    /// Takes a slot without any rule: shadow mode refuses nothing, but counts.
+    /// Takes a slot without checking the rule. Shadow mode refuses nothing, but counts.
     pub fn acquire_unchecked(self: &Arc<Self>) -> Slot {
         self.pool.take_unchecked(&self.held, 1);
         Slot(self.clone())
@@ -75,7 +76,8 @@ impl Slots {
         Self { limiter: limiter.clone(), held: Cell::new(0) }
     }
 
-    /// Takes this many more if the rule allows them; else none.
+    /// Takes `slots` more slots if the rule allows all of them. Otherwise takes none and returns
+    /// false.
     #[must_use]
     pub fn try_acquire(&self, slots: usize) -> bool {
         let taken = self.limiter.try_take(slots);
@@ -85,7 +87,7 @@ impl Slots {
         taken
     }
 
-    /// Gives back all but this many.
+    /// Gives back all but `slots` slots.
     pub fn shrink_to(&self, slots: usize) {
         let kept = self.held.get().min(slots);
         self.limiter.give_back(self.held.replace(kept).saturating_sub(kept));

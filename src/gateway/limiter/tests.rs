@@ -45,7 +45,7 @@ fn a_bucket_gives_one_burst_and_then_one_token_per_interval() {
         assert_eq!(bucket.try_take(5 * SECOND), Err(Duration::from_millis(100)));
         assert_eq!(bucket.try_take(5 * SECOND + SECOND / 10), Ok(()));
         assert!(bucket.try_take(5 * SECOND + SECOND / 10).is_err());
-        // However long it is not used, it holds no more than a burst.
+        // Even after a long time without use, it holds no more than a burst.
         let later = (0..100).filter(|_| bucket.try_take(500 * SECOND).is_ok()).count();
         assert_eq!(later, burst as usize);
     }

@@ -7,9 +7,9 @@ use super::atomic::{AtomicU64, Ordering};
 /// One second in nanoseconds.
 pub const SECOND: u64 = 1_000_000_000;
 
-/// A token bucket, kept as one number: the time at which it will be full again, in nanoseconds
-/// since a moment that all callers share. This is the generic cell rate algorithm (GCRA) as a
-/// virtual schedule (ITU-T I.371).
+/// A token bucket. Its state is one number: the time at which it will be full again, in nanoseconds
+/// since an origin that all callers share. This is the virtual scheduling form of the generic cell
+/// rate algorithm (GCRA, ITU-T I.371).
 #[derive(Debug)]
 pub struct TokenBucket {
     /// Nanoseconds for one token.
@@ -30,7 +30,7 @@ impl TokenBucket {
     /// Takes a token at the time `now`.
     ///
     /// # Errors
-    /// There is none: how long it takes until there is.
+    /// There is no token. Returns the time until there is one.
     pub fn try_take(&self, now: u64) -> Result<(), Duration> {
         let latest = now.saturating_add(self.depth);
         let mut full_at = self.full_at.load(Ordering::Relaxed);
@@ -51,13 +51,13 @@ impl TokenBucket {
         }
     }
 
-    /// Whether the bucket is full at the time `now`.
+    /// True if the bucket is full at the time `now`.
     pub fn is_full(&self, now: u64) -> bool {
         self.full_at.load(Ordering::Relaxed) <= now
     }
 }
 
-/// A duration as the nanoseconds that [`TokenBucket`] counts in.
+/// A duration in nanoseconds, the unit of [`TokenBucket`].
 pub fn nanoseconds(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }

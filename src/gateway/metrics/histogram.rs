@@ -1,5 +1,5 @@
-//! Histograms with fixed buckets and constant memory. Those of the exporter keep every observation
-//! until the next scrape, so that without scrapes their memory grows without bound.
+//! Histograms with fixed buckets and constant memory. The exporter's own histograms keep every
+//! observation until the next scrape. Without scrapes, their memory grows without bound.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -8,27 +8,28 @@ use std::time::Duration;
 
 use metrics::{Histogram, HistogramFn};
 
-/// Upper bounds of the buckets for the time of a request, in seconds.
+/// Upper bounds of the buckets for the duration of a request, in seconds.
 ///
-/// Through the gateway a serializable read takes some 0.2 ms, and a write, which waits for a disk,
-/// 1 to 20 ms. etcd logs a request as slow from 100 ms on. Clients give up after 5 to 10 s: etcd's
-/// request timeout is 5 s plus the election timeout. The steps are narrow below 1 ms and around 100
-/// ms; elsewhere they are a factor of 2.5.
+/// Through the gateway, a serializable read takes about 0.2 ms. A write waits for a disk and takes
+/// 1 to 20 ms. etcd logs a request that takes 100 ms or more as slow. Clients give up after 5 to
+/// 10 s, because etcd's request timeout is 5 s plus the election timeout. The buckets are narrow
+/// below 1 ms and around 100 ms. Elsewhere each bound is 2 to 2.5 times the previous one.
 pub const REQUEST_BUCKETS: &[f64] = &[
     0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.5, 1.0, 2.5,
     5.0, 10.0,
 ];
 
-/// Upper bounds of the buckets for the time of a decision, in seconds.
+/// Upper bounds of the buckets for the duration of a decision, in seconds.
 ///
-/// The target is 100 to 300 ns for one key and 5 us for a Txn of 128 operations. A decision of 100
-/// us is worth investigating.
+/// The target is 100 to 300 ns for one key and 5 us for a Txn of 128 operations. A decision that
+/// takes 100 us is worth investigating.
 pub const DECISION_BUCKETS: &[f64] = &[1e-7, 2.5e-7, 5e-7, 1e-6, 2.5e-6, 5e-6, 1e-5, 1e-4, 1e-3];
 
 /// The counters of one histogram.
 pub(super) struct Buckets {
     bounds: &'static [f64],
-    /// One for each bound, and one for values above the last bound.
+    /// One counter for each bound, and one for values above the last bound. They are not
+    /// cumulative; `render` adds them up.
     counts: Box<[AtomicU64]>,
     sum_nanoseconds: AtomicU64,
 }
@@ -39,17 +40,18 @@ impl Buckets {
         Arc::new(Self { bounds, counts, sum_nanoseconds: AtomicU64::default() })
     }
 
-    /// The handle that records into these buckets.
+    /// Returns a handle that records into these buckets.
     pub(super) fn handle(self: &Arc<Self>) -> Histogram {
         Histogram::from_arc(Arc::clone(self))
     }
 
-    /// Whether nothing has been recorded.
+    /// True if no observation has been recorded.
     pub(super) fn is_empty(&self) -> bool {
         self.counts.iter().all(|count| count.load(Relaxed) == 0)
     }
 
-    /// Appends the lines of this histogram to `out`. `labels` is `name="value"`, or empty.
+    /// Appends this histogram in Prometheus text format to `out`. `labels` is `name="value"`, or
+    /// empty.
     pub(super) fn render(&self, name: &str, labels: &str, out: &mut String) {
         let comma = if labels.is_empty() { "" } else { "," };
         let mut count = 0;
@@ -66,7 +68,8 @@ impl Buckets {
 }
 
 impl HistogramFn for Buckets {
-    /// Records an observation in seconds. A negative number and NaN add 0 to the sum.
+    /// Records an observation in seconds. It is always counted, but a negative number or NaN adds
+    /// 0 to the sum.
     fn record(&self, seconds: f64) {
         let index = self.bounds.partition_point(|bound| *bound < seconds);
         if let Some(bucket) = self.counts.get(index) {

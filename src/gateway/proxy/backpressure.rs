@@ -1,7 +1,7 @@
-//! Backpressure from a client's socket. `h2` queues whatever it is given, and reads on while a
-//! client takes nothing. So nothing is given to it and nothing is read for it while its queue is
-//! not empty. A connection then makes the proxy hold one batch of each at most, however many
-//! streams it has.
+//! Backpressure from a client's socket. `h2` queues everything that is passed to it, and continues
+//! to read even if the client reads nothing. So while its queue is not empty, this module passes
+//! nothing to `h2` and reads nothing for it. A connection then makes the proxy hold at most one
+//! batch in each direction, for any number of streams.
 
 use std::cell::Cell;
 use std::io::{self, IoSlice};
@@ -14,49 +14,52 @@ use tokio::sync::Notify;
 
 use super::poll_budget::PollBudget;
 
-/// Bytes of responses that `h2` is given before it must have written all of them.
+/// Bytes of responses that are passed to `h2` in one batch. `h2` must write all of them before the
+/// next batch.
 pub const WRITE_BATCH: usize = 128 * 1024;
 
-/// Bytes that are read before the responses to them were written.
+/// Bytes that are read in one batch. The responses to them are written before the next batch.
 pub const READ_BATCH: usize = 16 * 1024;
 
-/// Bytes that a stream costs until its end is written: its state in `h2`, its head and its
+/// Bytes that a stream is charged until its end is written: its state in `h2`, its head and its
 /// trailers.
 const STREAM: usize = 1024;
 
-/// Bytes of a queue that TLS and `h2` hold in buffers of their own.
+/// Bytes that TLS and `h2` hold in their own buffers, besides the batch.
 const BUFFERS: usize = 64 * 1024;
 
-/// Waiting responses that are woken for one batch. It is more than one, because each may have only
-/// a little to send.
+/// Waiting responses that are woken for one batch. More than one, because each may have only a few
+/// bytes to send.
 const WAKE_AT_ONCE: usize = 64;
 
-/// Bytes that one connection was given to send, and whether more may be given.
+/// Counts the bytes that `h2` holds for one connection, and decides whether it may get more.
 #[derive(Default)]
 pub struct SendQueue {
-    /// The socket did not take all that was written.
+    /// True if the socket did not accept all that was written.
     blocked: Cell<bool>,
-    /// Bytes given to `h2` in this batch.
+    /// Bytes passed to `h2` in this batch.
     given: Cell<usize>,
     /// Bytes read in this batch.
     read: Cell<usize>,
-    /// A read was postponed.
+    /// True if a read was postponed.
     unread: Cell<bool>,
+    /// True if the connection must end, because the budget does not cover what it holds.
     overflowing: Cell<bool>,
-    /// The connection has ended.
+    /// True if the connection has ended.
     ended: Cell<bool>,
-    /// Responses that wait.
+    /// Number of responses that wait.
     waiting: Cell<usize>,
+    /// Wakes waiting responses for the next batch.
     next: Notify,
 }
 
 impl SendQueue {
-    /// Whether a response may be given to `h2` now.
+    /// True if a response may be passed to `h2` now.
     pub fn may_send(&self) -> bool {
         self.ended.get() || (!self.blocked.get() && self.given.get() < WRITE_BATCH)
     }
 
-    /// Waits until a response may be given to `h2`.
+    /// Waits until a response may be passed to `h2`.
     pub async fn ready(&self) {
         let _waiting = Waiting::among(&self.waiting);
         while !self.may_send() {
@@ -64,18 +67,19 @@ impl SendQueue {
         }
     }
 
-    /// Notes bytes that were given to `h2`.
+    /// Counts bytes that were passed to `h2`.
     pub fn add(&self, bytes: usize) {
         self.given.set(self.given.get().saturating_add(bytes));
     }
 
-    /// Notes a stream that was opened.
+    /// Charges a stream that was opened.
     pub fn add_stream(&self) {
         self.add(STREAM);
     }
 
-    /// Begins the next batch once the connection was polled until it was pending. Returns true if a
-    /// response or a read that waited can continue, so that it must be polled again.
+    /// Begins the next batch, unless the socket is blocked. Call this after the connection was
+    /// polled until it was pending. Returns true if a response or a read was waiting, and the
+    /// connection must be polled again.
     pub fn next_batch(&self) -> bool {
         if self.blocked.get() {
             return false;
@@ -89,7 +93,7 @@ impl SendQueue {
         self.unread.take() || waiting > 0
     }
 
-    /// Whether the client does not read what was sent to it.
+    /// True if the socket does not accept more bytes, because the client does not read.
     pub fn is_blocked(&self) -> bool {
         self.blocked.get()
     }
@@ -99,17 +103,17 @@ impl SendQueue {
         if self.blocked.get() { self.given.get().saturating_add(BUFFERS) } else { 0 }
     }
 
-    /// Notes that the budget does not cover what the connection makes the proxy hold: it must end.
+    /// Records that the connection must end, because the budget does not cover what it holds.
     pub fn overflow(&self) {
         self.overflowing.set(true);
     }
 
-    /// Whether the connection must end.
+    /// True if the connection must end.
     pub fn is_overflowing(&self) -> bool {
         self.overflowing.get()
     }
 
-    /// Notes that the connection has ended, and wakes all that wait.
+    /// Records that the connection has ended, and wakes all waiting responses.
     pub fn end(&self) {
         self.ended.set(true);
         self.next.notify_waiters();
@@ -145,7 +149,8 @@ impl<S> PacedStream<S> {
         Self { stream, queue, budget }
     }
 
-    /// Notes whether a write is blocked. `h2` flushes last, when its queue is empty.
+    /// Records whether a write is blocked. When its queue is empty, `h2` flushes last, so a flush
+    /// that is ready means that nothing is blocked.
     fn note<T>(&self, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         self.queue.blocked.set(written.is_pending());
         written

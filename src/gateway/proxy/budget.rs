@@ -1,7 +1,6 @@
-//! The budget of bytes that one worker holds: for requests that are not complete yet, or for
-//! responses that clients do not read. Identities share it ([`crate::limiter::fair_share`]).
-//!
-//! The first amount is one whole request, which each identity may hold while there is room.
+//! The budget of bytes that one worker may hold, for requests that are not complete yet or for
+//! responses that clients do not read. Identities share it ([`crate::limiter::fair_share`]). While
+//! the budget has room, each identity may hold at least one whole request.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -10,7 +9,7 @@ use std::sync::Arc;
 use crate::limiter::fair_share::{Pool, Rule};
 use crate::limiter::owners::Owners;
 
-/// Number of identities from which on those that are gone are forgotten.
+/// From this number of identities on, those without a connection are removed from the table.
 const MIN_SWEEP: usize = 64;
 
 /// The budget of one worker.
@@ -29,7 +28,7 @@ pub struct Share {
 }
 
 impl Budget {
-    /// A budget of this many bytes, for requests of `request` bytes each at most.
+    /// A budget of `bytes`. `request` is the maximum size of one request.
     pub fn new(bytes: usize, request: usize) -> Self {
         let rule = Rule { capacity: bytes, divisor: 1, per_owner: usize::MAX };
         Self {
@@ -41,7 +40,7 @@ impl Budget {
 
     /// The share of `owner` (its principal's name). All its connections use the same one.
     pub fn share(&self, owner: &Arc<str>) -> Share {
-        // Only this table has it: no connection is left.
+        // Only this table refers to the share, so the identity has no connection.
         let is_gone = |mine: &Rc<Cell<usize>>| Rc::strong_count(mine) == 1;
         let mine = self.owners.borrow_mut().get_or_insert(owner, is_gone, Rc::default);
         Share { pool: self.pool.clone(), request: self.request, mine }
@@ -55,7 +54,7 @@ impl Share {
         self.pool.try_take(&self.mine, bytes, self.request)
     }
 
-    /// Gives back what was taken.
+    /// Gives bytes back that were taken.
     pub fn give_back(&self, bytes: usize) {
         self.pool.give_back(&self.mine, bytes);
     }

@@ -1,9 +1,9 @@
-//! One call of a client, from its head to its record.
+//! One call of a client, from its request head to its record.
 //!
-//! [`serve`] is the whole story: admission ([`admission`]), then by the kind of the call either
-//! [`unary`] (held, judged, forwarded by [`permitted`]), or [`stream`] (each message judged as it
-//! arrives), or [`passthrough`] (shadow mode's requests that cannot be judged before they are
-//! sent).
+//! [`serve`] first admits the call ([`admission`]). The next step depends on the kind of the call:
+//! * [`unary`] holds a request until it is complete and judges it; [`permitted`] forwards it.
+//! * [`stream`] judges each message of a Watch or LeaseKeepAlive stream when it arrives.
+//! * [`passthrough`] forwards requests that shadow mode cannot judge before they are sent.
 
 mod admission;
 mod permitted;
@@ -46,7 +46,8 @@ pub async fn serve(
     request: Request<RecvStream>,
     mut respond: SendResponse<Bytes>,
 ) {
-    // Not yet known whether shadow mode may run: nothing is judged, and the client tries again.
+    // Shadow mode may run only if etcd's auth is off. Until that is known, no call is judged; the
+    // client retries.
     if client.worker.shared.awaits_auth_status.load(Ordering::Acquire) {
         return Status::not_sent().send(&mut respond);
     }
@@ -58,7 +59,8 @@ pub async fn serve(
     let call = Call { client: &client, caller, begun, encoding };
     let _open = admission::OpenCall::count(&client);
 
-    // Admission: the identity's limits, and an encoding that etcd does not have.
+    // Admission: refuse a call over the identity's limits, or with an encoding that etcd does not
+    // support.
     let method = head::method(&parts);
     let (_slot, admission) = match call.admit(method.as_ref().ok().copied()) {
         Ok(admitted) => admitted,
@@ -70,8 +72,8 @@ pub async fn serve(
         return call.refuse_unknown_encoding(*method, &parts.headers, &mut respond);
     }
 
-    // Drop what is not forwarded, because a request may wait for hours and its head may be large.
-    // A known path is dropped, too: the method stands for it.
+    // Free the parts of the head that are not forwarded: a request may wait for hours, and its head
+    // may be large. The path of a known method is not needed either.
     let Parts { method: verb, uri, headers, .. } = parts;
     let headers = call.metadata(headers);
     let uri = if method.is_ok() { Uri::default() } else { uri };
@@ -84,7 +86,7 @@ pub async fn serve(
         (Ok(method), Mode::Shadow) if method.call_kind() == CallKind::BidiStreaming => {
             Box::pin(passthrough::observed(&call, method, headers, body, &mut respond)).await;
         }
-        // Any verified client gets an answer, with or without a binding: nothing reaches etcd.
+        // Health checks need no binding, because they never reach etcd.
         (Ok(method), Mode::Enforce) if method.is_health() => {
             Box::pin(stream::health(&call, method, &mut respond)).await;
         }
@@ -94,49 +96,50 @@ pub async fn serve(
         }
     }
 
-    // A reset of etcd's that was passed on is counted as well. It is as rare as an etcd error.
+    // This also counts a reset by etcd that the proxy passed on. Such resets are rare.
     if let Some(Ok(_)) = poll_fn(|cx| respond.poll_reset(cx)).now_or_never() {
         client.was_reset();
     }
 }
 
-/// What is known of a call from its beginning.
+/// A call, as far as its request head describes it.
 pub struct Call<'c> {
-    /// The client that makes it.
+    /// The client that makes the call.
     pub client: &'c Client,
-    /// The client under the policy that was in effect when the call was judged.
+    /// The client's principal, under the policy that was in effect when the call was judged.
     pub caller: Rc<Caller>,
-    /// When its head arrived.
+    /// When the request head arrived.
     pub begun: Instant,
-    /// The compression that its messages may have.
+    /// The compression that the messages may have.
     pub encoding: Encoding,
 }
 
 impl<'c> Call<'c> {
-    /// The same call under the policy that is in effect now.
+    /// The same call under the current policy.
     fn current(&self) -> Call<'c> {
         Call { caller: self.client.caller(), ..*self }
     }
 
-    /// What all workers share.
+    /// The state that all workers share.
     #[must_use]
     pub fn shared(&self) -> &'c Shared {
         &self.client.worker.shared
     }
 
-    /// Sends the client's requests to etcd.
+    /// The forwarder, which sends the client's requests to etcd.
     #[must_use]
     pub fn forwarder(&self) -> &'c Forwarder {
         &self.client.forwarder
     }
 
-    /// Sends responses to the client.
+    /// The delivery, which sends responses to the client.
     #[must_use]
     pub fn delivery(&self, class: Class) -> Delivery<'_> {
         Delivery::new(self.client, class, self.caller.principal.mode)
     }
 
-    /// Reports each change of the policy since this call was judged.
+    /// A receiver of policy changes. If the policy has changed since this call was judged, the
+    /// receiver reports a change immediately.
     #[must_use]
     pub fn policy_changes(&self) -> watch::Receiver<u64> {
         let live = &self.shared().policy;
@@ -153,7 +156,7 @@ impl<'c> Call<'c> {
         self.client.ended_with_connection()
     }
 
-    /// The metadata that is forwarded.
+    /// Selects the metadata that is forwarded.
     fn metadata(&self, headers: HeaderMap) -> HeaderMap {
         head::forwarded(headers, self.shared().config.client_tokens, self.caller.principal.mode)
     }
@@ -181,10 +184,11 @@ impl<'c> Call<'c> {
         .await
     }
 
-    /// Decides on a request of one message, or on a body that is not one message.
+    /// Decides on a request. `message` is its message, or the denial for a body that is not exactly
+    /// one message.
     ///
     /// # Errors
-    /// In enforce mode, why it is denied.
+    /// In enforce mode, the denial.
     pub async fn judge(
         &self,
         method: Method,
@@ -199,11 +203,12 @@ impl<'c> Call<'c> {
         }
     }
 
-    /// Opens the record of a decision. A denial is recorded, too, except where the audit queue has
-    /// no room for it.
+    /// Opens the record of a decision. A denial is recorded too. If the audit queue is full, it has
+    /// no audit line and only the metrics count it.
     ///
     /// # Errors
-    /// The denial, recorded.
+    /// The denial. A permitted message is denied as well if it needs an audit line, the audit queue
+    /// is full, and `audit-on-full` is `deny`.
     pub fn record(
         &self,
         subject: Subject,
@@ -227,13 +232,13 @@ impl<'c> Call<'c> {
         }
     }
 
-    /// Sends the refusal for a denial.
+    /// Sends the status of a denial to the client.
     pub fn refuse(&self, denial: &Denial, respond: &mut SendResponse<Bytes>) {
         Status::of(denial, self.shared().config.reason_trailer).send(respond);
     }
 
-    /// Serves a request that is not gRPC, or whose path is no method of etcd: refused, or in shadow
-    /// mode forwarded unchanged.
+    /// Serves a request that is not gRPC, or whose path is not a method of etcd. Enforcement
+    /// refuses it; shadow mode forwards it unchanged.
     async fn no_method(
         &self,
         denial: Denial,
@@ -259,7 +264,7 @@ impl<'c> Call<'c> {
                 passthrough::open(self, permit, None, &outgoing, &mut body, respond, recording)
                     .await;
             }
-            // A `:path` that is not a path cannot be forwarded (docs/shadow.md).
+            // The `:path` is not a path, so the request cannot be forwarded (docs/shadow.md).
             None => {
                 self.refuse(&Denial::new(Reason::NotGrpc, "the path cannot be forwarded"), respond);
             }

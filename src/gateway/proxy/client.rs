@@ -1,5 +1,4 @@
-//! One connected client: its identity, its shares of what is limited, and the end of its
-//! connection.
+//! One connected client: its identity, its quota and shares, and the end of its connection.
 
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
@@ -25,18 +24,18 @@ use crate::tls::{ClientTrust, HandshakeFailure, VerifiedChain};
 
 /// A client, from the end of the handshake to the end of the connection.
 pub struct Client {
-    /// The worker that serves it.
+    /// The worker that serves the client.
     pub worker: Rc<Worker>,
-    /// The identity in its certificate.
+    /// The identity in the client's certificate.
     pub identity: Arc<Identity>,
-    /// Its address. With the PROXY protocol, the one that the load balancer reports.
+    /// The client's address. With the PROXY protocol, the one that the load balancer reports.
     pub peer: SocketAddr,
-    /// Sends its requests to etcd.
+    /// Sends the client's requests to etcd.
     pub forwarder: Forwarder,
-    /// Cancelled when the connection must end: calls that only wait end, and others are finished.
+    /// Cancelled when the connection must end. Calls that only wait end; the others may finish.
     pub ending: CancellationToken,
-    /// Cancelled when its certificate is no longer accepted: only calls that etcd has as a whole
-    /// are finished.
+    /// Cancelled when the certificate is no longer accepted. Only calls whose whole request was
+    /// sent to etcd may finish.
     pub over: CancellationToken,
     /// The budget for held request bytes, shared by the connections of its identity.
     pub share: Share,
@@ -51,7 +50,7 @@ pub struct Client {
     chain: Vec<CertificateDer<'static>>,
     /// Why the connection ends, if not because of a drain.
     end_reason: Cell<Option<Termination>>,
-    /// As [`Client::over`], and cheaper, because each stream checks it.
+    /// True if [`Client::over`] is cancelled. This is cheaper to check, and each stream does.
     is_over: Cell<bool>,
     /// The number of open calls on this connection.
     calls: Cell<usize>,
@@ -86,8 +85,8 @@ impl Client {
         }
     }
 
-    /// The client under the policy in effect. This is one atomic load unless the policy has
-    /// changed.
+    /// The client's principal under the policy in effect. This costs one atomic load if the policy
+    /// has not changed.
     pub fn caller(&self) -> Rc<Caller> {
         let live = &self.worker.shared.policy;
         if self.caller.borrow().policy.generation != live.generation() {
@@ -146,7 +145,7 @@ impl Client {
         }
     }
 
-    /// The status of a stream that ends because its connection ends.
+    /// The status for a stream that ends because its connection ends.
     pub fn ended_with_connection(&self) -> Status {
         let (reason, status) = match self.end_reason() {
             Termination::Drain => (Termination::Drain, Status::draining()),
@@ -169,7 +168,7 @@ impl Client {
         self.end(Termination::Identity);
     }
 
-    /// Whether its certificate is no longer accepted.
+    /// True if the certificate is no longer accepted.
     pub fn is_over(&self) -> bool {
         self.is_over.get()
     }

@@ -1,5 +1,5 @@
-//! One client connection: TLS handshake, identity, a slot among the connections of that identity,
-//! and then its HTTP/2 session.
+//! Serves one client connection: TLS handshake, identity, one of the identity's connection slots,
+//! and then the HTTP/2 session.
 
 use std::io::ErrorKind;
 use std::net::SocketAddr;
@@ -54,7 +54,7 @@ pub async fn serve(worker: Rc<Worker>, accepted: Accepted) {
     let caller = Caller::of(shared.policy.current(), &identity);
     let quota = shared.quotas.of(&caller.principal.name);
     let queue = worker.scheduler.queue(&caller.principal.name);
-    // A slot among the connections of the identity. Shadow mode has no limits.
+    // One of the identity's connection slots. Shadow mode has no limits.
     let enforced = caller.principal.mode == Mode::Enforce;
     let Some(_slot) = quota
         .connections
@@ -64,7 +64,7 @@ pub async fn serve(worker: Rc<Worker>, accepted: Accepted) {
         metrics.limit_hit(Limit::ConnectionsPerIdentity);
         let identity = Escaped(caller.principal.name.as_bytes());
         tracing::info!(%peer, %identity, "too many connections of this identity; closing this one");
-        // In a flood only some connections get a GOAWAY.
+        // In a flood, only some connections get a GOAWAY. The others are just closed.
         if let Some(_slot) = quota.overflow_connections.try_acquire() {
             Box::pin(scheduled(queue, send_goaway(stream))).await;
         }
@@ -74,7 +74,8 @@ pub async fn serve(worker: Rc<Worker>, accepted: Accepted) {
     metrics.connections.increment(1.0);
     let client = Rc::new(Client::new(worker.clone(), peer, identity, chain, caller, quota));
     let _membership = worker.clients.add(&client, tls.trust());
-    // On the heap: a connection lasts for days, and its handshake must not enlarge its task.
+    // On the heap: a connection may last for days, and the state of the handshake must not make its
+    // task larger for that time.
     let ended = match Box::pin(session::begin(client.clone(), stream)).await {
         Ok(Some(session)) => scheduled(queue, session.run()).await,
         Ok(None) => Ok(()),
@@ -91,9 +92,9 @@ pub async fn serve(worker: Rc<Worker>, accepted: Accepted) {
 const GOAWAY: &[u8] =
     &[0, 0, 0, 4, 0, 0, 0, 0, 0, 0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 11];
 
-/// Closes a connection over the limit with a GOAWAY. Whatever the client sends is read and
-/// discarded, for a second at most: to close a connection with unread bytes resets it, and the
-/// client might never see the GOAWAY.
+/// Closes a connection over the limit with a GOAWAY. For one second at most, reads and discards
+/// everything that the client sends. If a socket is closed with unread bytes, the kernel resets the
+/// connection, and the client might never see the GOAWAY.
 async fn send_goaway(mut stream: TlsStream<TcpStream>) {
     let sent = async {
         stream.write_all(GOAWAY).await?;
@@ -114,15 +115,16 @@ struct Established {
     tls: Arc<ServerTls>,
 }
 
-/// A connection that was closed before its first byte, or before the first behind its PROXY header.
+/// The connection was closed before its first byte, or before the first byte after its PROXY
+/// header.
 #[derive(Debug, thiserror::Error)]
 #[error("the connection was closed before its first byte")]
 struct Probe;
 
-/// Waits for the first byte, and leaves it unread.
+/// Waits for the first byte without consuming it.
 ///
 /// # Errors
-/// The connection was closed before it.
+/// The connection was closed before the first byte.
 pub async fn first_byte(stream: &TcpStream) -> std::io::Result<()> {
     match stream.peek(&mut [0]).await {
         Ok(0) | Err(_) => Err(std::io::Error::new(ErrorKind::UnexpectedEof, Probe)),
@@ -134,7 +136,7 @@ pub async fn first_byte(stream: &TcpStream) -> std::io::Result<()> {
 pub fn note_failure(shared: &Shared, peer: SocketAddr, error: &std::io::Error) {
     let failure = handshake_failure(error);
     shared.metrics.handshake_failure(failure);
-    // A port check (of a load balancer, or a scanner) sends nothing, and comes every few seconds.
+    // A port check of a load balancer or a scanner sends nothing. It may come every few seconds.
     if error.get_ref().is_some_and(|inner| inner.is::<Probe>()) {
         tracing::debug!(%peer, "connection was closed before its first byte");
     } else {
@@ -149,7 +151,7 @@ async fn handshake(worker: &Worker, stream: std::net::TcpStream) -> std::io::Res
     let stream = TcpStream::from_std(stream)?;
     let tls = worker.shared.tls.current().server.clone();
     let stream = TlsAcceptor::from(tls.rustls_config()).accept(stream).await?;
-    // rustls rejects a client that offers other protocols, and accepts one that offers none.
+    // rustls rejects a client that offers only other protocols, but accepts one that offers none.
     if stream.get_ref().1.alpn_protocol() != Some(ALPN_H2) {
         return Err(std::io::Error::other(rustls::Error::NoApplicationProtocol));
     }
@@ -160,11 +162,11 @@ fn identity(
     tls: &ServerTls,
     stream: &TlsStream<TcpStream>,
 ) -> Option<(Arc<Identity>, Vec<CertificateDer<'static>>)> {
-    // The verifier accepts no client without a chain.
+    // There is a chain, because the verifier requires one.
     let chain = stream.get_ref().1.peer_certificates()?;
     let proved = tls.trust().verify(chain).ok()?;
     let mut identity = Identity::from_certificate(chain.first()?, proved.ca);
-    // A chain expires with the first of its certificates.
+    // A chain ends when the first of its certificates expires.
     identity.not_after =
         identity.not_after.min(i64::try_from(proved.not_after).unwrap_or(i64::MAX));
     Some((

@@ -1,9 +1,9 @@
 //! The connected clients of one worker. When the client CAs or the revocation lists change, each
-//! chain is verified again by the verifier that decides on new handshakes, so that the same reasons
-//! apply to both. A client that it no longer accepts is disconnected.
+//! client's chain is verified again, by the same verifier that decides on new handshakes. A client
+//! that it no longer accepts is disconnected.
 //!
-//! This is a task of its own that yields to requests between two chains (each takes about 0.1 ms).
-//! Connections themselves never look.
+//! A separate task does this. Each chain takes about 0.1 ms, and the task yields to requests after
+//! each of them. Connections themselves do not check for such changes.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -31,7 +31,7 @@ pub struct Membership<'s> {
 
 impl ConnectionSet {
     /// Adds a client whose handshake was verified by `verified_by`. If another verifier is in
-    /// effect by now, the client is verified again at once: the others may have been already.
+    /// effect by now, verifies the client again at once: the task may already be past it.
     pub fn add(&self, client: &Rc<Client>, verified_by: &Arc<ClientTrust>) -> Membership<'_> {
         let number = self.next.replace(self.next.get().wrapping_add(1));
         self.clients.borrow_mut().insert(number, Rc::downgrade(client));
@@ -53,9 +53,9 @@ impl Drop for Membership<'_> {
     }
 }
 
-/// After each change of the policy, updates the clients whose certificates have ended. In shadow
-/// mode they stay connected. If they are enforced now they must be disconnected, and may have no
-/// open call that would notice.
+/// After each change of the policy, updates the clients whose certificates have expired. They may
+/// stay connected in shadow mode, but must be disconnected if they are enforced now. A client
+/// without an open call would not notice that by itself.
 pub async fn update_on_policy_change(worker: Rc<Worker>) {
     let mut changes = worker.shared.policy.subscribe();
     while changes.changed().await.is_ok() {
@@ -77,7 +77,7 @@ pub async fn verify_on_trust_change(worker: Rc<Worker>) {
         let now = worker.shared.tls.current();
         let clients = worker.clients.all();
         for client in clients {
-            // The trust has changed again: all clients will be verified by the newer one.
+            // The trust has changed again: the next pass verifies all clients with the newer one.
             if changes.has_changed().unwrap_or(true) {
                 break;
             }

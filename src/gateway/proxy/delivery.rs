@@ -1,5 +1,5 @@
-//! Sends responses to one client at the pace at which it reads. Bytes that wait for the client are
-//! charged to its identity (`max-unread-bytes`).
+//! Sends responses to a client as fast as it reads them. Bytes that wait for the client are charged
+//! to its identity (`max-unread-bytes`).
 
 use std::future::poll_fn;
 use std::pin::pin;
@@ -34,7 +34,7 @@ impl<'c> Delivery<'c> {
         Self { client, class, limited: mode == Mode::Enforce }
     }
 
-    /// Sends the last bytes of a response as the client takes them.
+    /// Sends the last bytes of a response as fast as the client reads.
     ///
     /// # Errors
     /// As [`Delivery::send_before`].
@@ -42,12 +42,12 @@ impl<'c> Delivery<'c> {
         self.send_before(out, bytes, 0, |_| ()).await
     }
 
-    /// Sends bytes as the client takes them. etcd may send `behind` bytes meanwhile (see
-    /// [`Delivery::behind`]). They do not stay in `h2`: `keep` is called while this waits, and
-    /// takes them out ([`super::response_body`]).
+    /// Sends bytes as fast as the client reads. Meanwhile etcd may send up to `behind` bytes more
+    /// (see [`Delivery::behind`]). They must not stay in `h2`, so this calls `keep` while it waits,
+    /// and `keep` takes them out ([`super::response_body`]).
     ///
     /// # Errors
-    /// The client left, or its identity has no budget left for unread bytes.
+    /// The client is gone, or its identity has no budget left for unread bytes.
     pub async fn send_before(
         &self,
         out: &mut SendStream<Bytes>,
@@ -70,7 +70,7 @@ impl<'c> Delivery<'c> {
                 out.reserve_capacity(bytes.len());
             }
             if hold.is_none() {
-                // Bytes that wait must not keep the buffer of bytes that were sent.
+                // The waiting bytes must not keep a large buffer alive whose other bytes were sent.
                 let behind = if behind == 0 { 0 } else { behind.max(READ_BUFFER) };
                 hold = Some(self.hold(bytes.len().saturating_add(behind))?);
                 if bytes.len() < READ_BUFFER {
@@ -97,37 +97,38 @@ impl<'c> Delivery<'c> {
         }
     }
 
-    /// Bytes that etcd may send before the present ones were passed on: one window, or what is
-    /// `left` of the message of a unary response if that is less.
+    /// Maximum number of bytes that etcd may send before the current ones were passed on: one
+    /// window, or the bytes `left` of a unary response's message if these are fewer.
     pub fn behind(&self, left: Option<usize>) -> usize {
         let window = usize::try_from(stream_window(self.class)).unwrap_or(usize::MAX);
         left.map_or(window, |left| left.min(window))
     }
 
-    /// Whether response headers are passed on unchanged, as in shadow mode. Otherwise `trailer` is
-    /// removed: etcd announces three of gRPC's own trailers with it before each response. gRPC
-    /// clients know them anyway, and they would be a fifth of all header fields of a request and
-    /// its response.
+    /// True if response headers are passed on unchanged, as in shadow mode. Otherwise the header
+    /// `trailer` is removed. With it, etcd announces gRPC's three standard trailers before each
+    /// response. gRPC clients do not need it, and it would be a fifth of all header fields of a
+    /// request and its response.
     pub fn is_unchanged(&self) -> bool {
         !self.limited
     }
 
-    /// Whether a short response waits for its trailers to leave in one write: where the writes of
-    /// several calls can be combined. The response to a single call arrives earlier if its client
-    /// reads the message while the trailers are on their way, and costs no more.
+    /// True if a short response waits for its trailers, to leave in one write. This pays off if the
+    /// connection has several calls, whose writes can be combined. For a single call it is faster
+    /// to send the message at once, and costs no more.
     pub fn gathers(&self) -> bool {
         self.class == Class::Unary && self.client.has_several_calls()
     }
 
-    /// Bytes of a unary response behind its `first` chunk, if that chunk has the frame header.
+    /// Number of bytes that follow the `first` chunk in the message of a unary response; `None` if
+    /// the chunk does not contain the whole frame header.
     pub fn rest(&self, first: &[u8]) -> Option<usize> {
         let (&[_, a, b, c, d], begun) = first.split_first_chunk::<{ frame::HEADER }>()?;
         let length = usize::try_from(u32::from_be_bytes([a, b, c, d])).ok()?;
         (self.class == Class::Unary).then(|| length.saturating_sub(begun.len()))
     }
 
-    /// The status of a call whose client does not read. For streams it is not RESOURCE_EXHAUSTED,
-    /// at which clientv3 ends all its watches for good.
+    /// The status for a call whose client does not read. For streams it is UNAVAILABLE: with
+    /// RESOURCE_EXHAUSTED, clientv3 gives up all its watches for good.
     pub fn unread(&self) -> Status {
         if self.class == Class::Long {
             Status::too_many_streams()
@@ -136,8 +137,8 @@ impl<'c> Delivery<'c> {
         }
     }
 
-    /// Whether unread bytes are limited: for a call that began under enforcement, until shadow mode
-    /// begins.
+    /// True if unread bytes are limited: the call began under enforcement, and shadow mode has not
+    /// begun since.
     fn is_limited(&self) -> bool {
         self.limited && self.client.caller().principal.mode == Mode::Enforce
     }
@@ -145,12 +146,12 @@ impl<'c> Delivery<'c> {
     /// Reserves budget for unread bytes.
     ///
     /// # Errors
-    /// There is none left.
+    /// There is no budget left.
     pub fn hold(&self, bytes: usize) -> Result<Reservation, Abort> {
         let mut hold = Reservation::empty(&self.client.unread);
         if self.is_limited() && !hold.resize(bytes) {
             self.client.worker.shared.metrics.limit_hit(Limit::UnreadBytes);
-            // Where the client takes nothing at all, a status would not reach it either.
+            // If the client reads nothing at all, a status would not reach it either.
             if self.client.send_queue.is_blocked() {
                 self.client.send_queue.overflow();
                 return Err(Abort::ClientGone);
@@ -173,7 +174,7 @@ impl<'c> Delivery<'c> {
         encoding::plain(framed, encoding, limit, &self.client.unread).await
     }
 
-    /// Reserves `bytes` instead of what `hold` has, for a response that is read as a whole.
+    /// Changes the reservation `hold` to `bytes`, for a response that is read as a whole.
     ///
     /// # Errors
     /// There is no budget left.

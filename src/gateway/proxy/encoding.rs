@@ -1,11 +1,11 @@
-//! Compressed messages (gRPC's `doc/compression.md`). A message that a client has compressed is
-//! decompressed before it is judged.
+//! Compressed messages (gRPC's `doc/compression.md`). The proxy decompresses a client's message
+//! before it judges it.
 //!
-//! Under enforcement the decompressed message is forwarded, without the `grpc-encoding` header. So
-//! there is one reading of it, and the bytes that are judged are the bytes that are sent. Also,
-//! etcd responds in the encoding of the request (grpc-go's `server.go`), and so it does not
-//! compress the responses that the proxy reads: Watch, lists of leases and of members. In shadow
-//! mode the request is forwarded as it arrived, and a decompressed copy is judged.
+//! Under enforcement it forwards the decompressed message, without the header `grpc-encoding`. So
+//! the judged bytes are the forwarded bytes. Also, etcd responds in the encoding of the request
+//! (grpc-go's `server.go`), so it does not compress the responses that the proxy must read: of
+//! Watch, and the lists of leases and members. In shadow mode the request is forwarded as it
+//! arrived, and a decompressed copy is judged.
 
 use std::io::Read as _;
 
@@ -19,17 +19,17 @@ use tokio::task::yield_now;
 use super::budget::{Reservation, Share};
 use super::request_body::denial_of;
 
-/// The header that names the compression of messages whose flag says that they are compressed.
+/// The header with the compression algorithm of messages that have the compressed flag.
 pub const GRPC_ENCODING: &str = "grpc-encoding";
 
-/// The largest compression ratio of a message. Deflate reaches a thousand to one, but only for
-/// messages without content; text and protobuf reach ten to one.
+/// Limit on the compression ratio of a message. Text and protobuf reach about 10. Deflate can reach
+/// 1000, but only for a message with almost no content, as in a decompression bomb.
 const RATIO: usize = 100;
-/// A message of at most this many bytes is accepted at any ratio.
+/// A message that has at most this many bytes when decompressed is accepted at any ratio.
 const SHORT: usize = 64 * 1024;
-/// Bytes that are decompressed before the task yields: about a tenth of a millisecond.
+/// Bytes that are decompressed before the task yields. This takes about 0.1 ms.
 const PIECE: usize = 32 * 1024;
-/// Bytes that the decoder takes besides the message: its window of 32 KiB, and tables.
+/// Bytes that the decoder needs besides the message: its window of 32 KiB, and tables.
 const WORKSPACE: usize = 48 * 1024;
 
 /// The compression that the messages of a request may have.
@@ -37,14 +37,16 @@ const WORKSPACE: usize = 48 * 1024;
 pub enum Encoding {
     /// None.
     Identity,
-    /// gzip (RFC 1952), the only one that etcd has.
+    /// gzip (RFC 1952), the only compression that etcd supports.
     Gzip,
-    /// One that etcd does not have. etcd refuses such a request for its head alone.
+    /// An encoding that etcd does not support. etcd refuses such a request without reading its
+    /// body.
     Unknown,
 }
 
 impl Encoding {
-    /// The encoding that a head names. Of several values etcd uses the first (Go's `Header.Get`).
+    /// The encoding in the headers of a request. If there are several values, etcd uses the first
+    /// (Go's `Header.Get`).
     pub fn of(headers: &HeaderMap) -> Self {
         match headers.get(GRPC_ENCODING).map(http::HeaderValue::as_bytes) {
             None | Some(b"" | b"identity") => Encoding::Identity,
@@ -76,8 +78,8 @@ impl Plain {
 /// to `share`.
 ///
 /// # Errors
-/// The message is not exactly one gzip member with its right length and checksum, it becomes too
-/// long, or the share is exhausted.
+/// The message is not exactly one gzip member with the right length and checksum, it is too long
+/// when decompressed, or the share is exhausted.
 pub async fn plain(
     framed: Bytes,
     encoding: Encoding,
@@ -98,14 +100,14 @@ pub async fn plain(
     }
 }
 
-/// The denial for an encoding that etcd does not have.
+/// The denial for an encoding that etcd does not support.
 #[must_use]
 pub fn unknown() -> Denial {
-    Denial::new(Reason::Compressed, "etcd does not have this grpc-encoding")
+    Denial::new(Reason::Compressed, "etcd does not support this grpc-encoding")
 }
 
-/// Decompresses one gzip member with nothing behind it. Go reads several members as one message,
-/// but no client sends that.
+/// Decompresses exactly one gzip member. Go would read several members as one message, but no
+/// client sends that.
 async fn gunzip(packed: &[u8], limit: usize, share: &Share) -> Result<Plain, Denial> {
     let limit = limit.min(packed.len().saturating_mul(RATIO).max(SHORT));
     let mut hold = Reservation::empty(share);
@@ -113,7 +115,7 @@ async fn gunzip(packed: &[u8], limit: usize, share: &Share) -> Result<Plain, Den
     let mut framed = vec![0; HEADER];
     loop {
         let before = framed.len();
-        // One byte above the limit shows that it is exceeded.
+        // Read up to one byte over the limit, to see whether it is exceeded.
         let piece =
             PIECE.min(limit.saturating_sub(before.saturating_sub(HEADER)).saturating_add(1));
         if !hold.resize(before.saturating_add(piece).saturating_add(WORKSPACE)) {

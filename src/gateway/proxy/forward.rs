@@ -1,4 +1,5 @@
-//! Sends a permitted request to etcd, and retries what no member has processed.
+//! Sends a permitted request to etcd. Retries it on another member only if no member has processed
+//! it.
 
 use std::cell::RefCell;
 use std::future::poll_fn;
@@ -27,17 +28,17 @@ use crate::upstream::window::{RequestNumber, Window};
 
 /// A request to be forwarded: its head, and the first bytes of its body.
 pub struct Outgoing {
-    /// The HTTP method. Others than POST occur only in shadow mode, which forwards any request.
+    /// The HTTP method. Always POST, except in shadow mode, which forwards any request.
     pub verb: http::Method,
     /// The path.
     pub target: Target,
-    /// The metadata that is forwarded.
+    /// The metadata to forward.
     pub headers: HeaderMap,
     /// The bytes that were judged.
     pub body: Bytes,
-    /// Whether they are the whole body.
+    /// True if `body` is the whole body.
     pub ends: bool,
-    /// The class of connections that it is sent over.
+    /// The class of connections that the request uses.
     pub class: Class,
 }
 
@@ -68,9 +69,9 @@ pub struct Exchange {
 
 /// A call whose request head was sent.
 pub struct Sent {
-    /// Becomes the response.
+    /// The future of the response head.
     pub response: PendingResponse,
-    /// The request's side of the stream, for requests that continue.
+    /// The request side of the stream, for a request whose body continues.
     pub send: Upload,
     /// The member that the request was sent to.
     pub member: MemberIndex,
@@ -78,7 +79,7 @@ pub struct Sent {
     pub slot: StreamSlot,
 }
 
-/// Becomes the head of etcd's response.
+/// The future of the head of etcd's response.
 pub struct PendingResponse {
     response: ResponseFuture,
     window: Window,
@@ -100,7 +101,7 @@ impl Future for PendingResponse {
     }
 }
 
-/// Why a connection took no request. Nothing was carried out.
+/// Why a request was not sent over a connection. etcd has not executed it.
 enum NotOpened {
     /// The connection accepts no more streams.
     Ending,
@@ -108,15 +109,16 @@ enum NotOpened {
     Withdrawn,
 }
 
-/// How many connections of one member may turn out to be ending before another member is tried: the
-/// two that a class keeps, and a new one.
+/// Number of connections to one member that are tried before another member. Each may turn out to
+/// be ending. A class keeps two connections, and the third is new.
 const ENDING_CONNECTIONS: usize = 3;
 
-/// Sends the requests of one client connection over its worker's pool, and keeps them with one
-/// member.
+/// Sends the requests of one client connection over its worker's pool, all to one member while that
+/// is possible.
 pub struct Forwarder {
     pool: Rc<Pool>,
     metrics: Arc<Metrics>,
+    /// The member that the requests are sent to.
     home: RefCell<MemberIndex>,
 }
 
@@ -129,9 +131,11 @@ impl Forwarder {
     }
 
     /// The member that this client's calls are sent to. It changes when another member can serve
-    /// more calls: see [`Members::home`]. Open streams stay where they are, as with etcd's own
-    /// client: etcd itself ends those that asked for a leader (`hasleader`), and the others miss no
-    /// event while their member has none.
+    /// more calls: see [`Members::home`].
+    ///
+    /// Open streams stay on their member, as with etcd's own client. If the member loses its
+    /// leader, etcd itself ends the streams that require one (metadata `hasleader`). The others
+    /// receive no event while there is no leader, and miss none afterwards.
     ///
     /// [`Members::home`]: crate::upstream::members::Members::home
     #[must_use]
@@ -147,12 +151,12 @@ impl Forwarder {
         to
     }
 
-    /// Sends a request, to another member if the first cannot be reached. The permit is checked
-    /// after the last wait, immediately before the first byte.
+    /// Sends a request, and tries another member if the first cannot be reached. The permit is
+    /// checked after the last wait, immediately before the first byte is written.
     ///
     /// # Errors
-    /// [`UpstreamError::NotSent`] or [`UpstreamError::Withdrawn`]. Errors that occur after the
-    /// bytes were handed to `h2` show in the response.
+    /// [`UpstreamError::NotSent`] or [`UpstreamError::Withdrawn`]. The response reports errors that
+    /// occur after the bytes were passed to `h2`.
     pub async fn send(
         &self,
         permit: &LivePermit<'_>,
@@ -190,8 +194,8 @@ impl Forwarder {
         let mut sender = link.sender();
         poll_fn(|cx| sender.poll_ready(cx)).await.map_err(|_| NotOpened::Ending)?;
         if link.window().is_behind() {
-            // Flow control does not cover heads. On the heap, because the socket of most requests
-            // is ready.
+            // Flow control does not apply to heads, so wait for the socket. On the heap, because
+            // the socket is ready for most requests.
             Box::pin(link.window().drained()).await;
             if link.is_closed() {
                 return Err(NotOpened::Ending);
@@ -212,10 +216,10 @@ impl Forwarder {
         let mut upload = Upload::new(send, window);
         if !bare {
             match upload.write(permit, outgoing.body.clone(), outgoing.ends).await {
-                // etcd has ended the stream, and its response says why.
+                // If etcd has ended the stream, its response has the reason.
                 Ok(()) | Err(Unsent::Closed) => {}
-                // etcd has a part of the message at most and cannot carry it out: the stream is
-                // reset.
+                // etcd has at most a part of the message and cannot execute it. Dropping the upload
+                // resets the stream.
                 Err(Unsent::Withdrawn | Unsent::Cut) => return Err(NotOpened::Withdrawn),
             }
         }
@@ -224,9 +228,9 @@ impl Forwarder {
 
     /// Sends a whole request and waits for the head of the response.
     ///
-    /// A request is sent again only where a member says that it did not process it. One that was
-    /// lost with its connection is not sent again, not even a read: it may be the cause of the
-    /// member's crash, and would crash the next member.
+    /// A request is retried only if the member reports that it did not process it (REFUSED_STREAM
+    /// or GOAWAY). A request that was lost with its connection is never retried, not even a read:
+    /// it may have crashed the member and would crash the next one.
     ///
     /// # Errors
     /// See [`UpstreamError`].

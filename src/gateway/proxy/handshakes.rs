@@ -1,11 +1,15 @@
-//! Limits the handshakes that are in progress at once. Their identities are not known yet, so the
-//! shares are those of addresses ([`crate::origin_table`]).
+//! Limits the handshakes that are in progress at the same time. Identities are not known yet, so
+//! each address has a share ([`crate::origin_table`]).
 //!
-//! At the limit, a socket from an address that has fewer handshakes than another address begins at
-//! once, and the other address loses its oldest. A socket from an address that has at least as many
-//! as any other waits until a handshake ends, or until the oldest has had its grace period, which
-//! is shorter when many wait. At most the limit of sockets may wait: beyond it, the address with
-//! the most loses its oldest.
+//! At the limit, a new socket begins its handshake in one of three ways:
+//! * At once, if another address has at least two handshakes more than its own. The address with
+//!   the most handshakes loses its oldest.
+//! * When a handshake ends.
+//! * When the oldest handshake has had its grace period, and is then aborted. The grace period is
+//!   shorter if many sockets wait.
+//!
+//! The number of waiting sockets has the same limit. Beyond it, the address with the most waiting
+//! sockets loses its oldest.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -15,12 +19,12 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::origin_table::{Origin, OriginTable};
 
-/// A handshake that others wait for gets this fraction of its timeout: half a second by default,
-/// which is two round trips around the world.
+/// The grace period is the handshake timeout divided by this. The default is half a second, enough
+/// for two round trips around the world.
 const GRACE: u32 = 20;
 
-/// When more than half of the waiting slots are taken, it gets this fraction of that: enough within
-/// one network, and the queue keeps moving.
+/// If more than half of the waiting slots are taken, the grace period is divided by this. The rest
+/// is enough within one network, and the queue keeps moving.
 const HURRY: u32 = 10;
 
 /// The handshakes in progress, and the sockets that wait for one.
@@ -37,7 +41,7 @@ struct Begun {
     give_up: Arc<Notify>,
 }
 
-/// The handshakes that have ended since the last look.
+/// The handshakes that have ended since [`Handshakes::begin_next`] was last called.
 #[derive(Default)]
 struct Ended {
     tickets: Mutex<Vec<u64>>,
@@ -68,7 +72,7 @@ impl<S> Handshakes<S> {
     #[must_use]
     pub fn add(&mut self, origin: Origin, socket: S) -> Option<S> {
         self.waiting.insert(origin, socket);
-        // One more than the limit, because the new one may begin at once.
+        // One more than the limit may wait, because the new socket may begin at once.
         if self.waiting.len() > self.max.saturating_add(1) { self.waiting.evict() } else { None }
     }
 
@@ -103,7 +107,7 @@ impl<S> Handshakes<S> {
         Some((socket, Handshake { ticket, give_up, ended: self.ended.clone() }))
     }
 
-    /// Waits until [`Handshakes::begin_next`] may return one.
+    /// Waits until [`Handshakes::begin_next`] may return a socket.
     pub async fn change(&self) {
         if self.waiting.is_empty() {
             return std::future::pending().await;
@@ -118,7 +122,7 @@ impl<S> Handshakes<S> {
         }
     }
 
-    /// Whether the oldest handshake has had its grace period.
+    /// True if the oldest handshake has had its grace period.
     fn is_due(&self) -> bool {
         self.in_progress
             .oldest()

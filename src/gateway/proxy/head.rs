@@ -8,19 +8,20 @@ use http::request::Parts;
 
 use crate::config::ClientTokens;
 
-/// Whether metadata of this name is forwarded to etcd. Nothing else is, not even `grpc-encoding`,
-/// since messages are forwarded decompressed (`encoding.rs`). etcd acts on `hasleader`,
-/// `client-api-version`, `authorization`, `token`, and every name that starts with `grpcgateway-`.
-/// The latter makes it ignore the name in the client certificate (`server/auth/store.go`,
-/// `AuthInfoFromTLS`) and is therefore never forwarded. The trace context is for etcd's own
-/// tracing.
+/// True if enforcement forwards metadata of this name to etcd. Nothing else is forwarded, not even
+/// `grpc-encoding`, because messages are forwarded decompressed (`encoding.rs`).
+///
+/// etcd acts on `hasleader`, `client-api-version`, `authorization`, `token`, and every name that
+/// starts with `grpcgateway-`. The last one makes etcd ignore the name in the client certificate
+/// (`server/auth/store.go`, `AuthInfoFromTLS`), so it is never forwarded. `traceparent` and
+/// `tracestate` are for etcd's own tracing.
 fn is_forwarded(name: &str) -> bool {
     matches!(name, "te" | "content-type" | "user-agent" | "grpc-timeout" | "grpc-accept-encoding")
         || matches!(name, "hasleader" | "client-api-version" | "traceparent" | "tracestate")
         || is_token(name)
 }
 
-/// Whether metadata of this name carries a client's token.
+/// True if metadata of this name carries a client's token.
 fn is_token(name: &str) -> bool {
     matches!(name, "authorization" | "token")
 }
@@ -28,8 +29,8 @@ fn is_token(name: &str) -> bool {
 /// The method of a request.
 ///
 /// # Errors
-/// The request is not gRPC, or its path is no method of etcd. The path is compared byte for byte,
-/// query included (CVE-2026-33186).
+/// The request is not gRPC, or its path is not a method of etcd. The path is compared byte for
+/// byte, query included (CVE-2026-33186).
 pub fn method(parts: &Parts) -> Result<Method, Denial> {
     if parts.method != http::Method::POST {
         return Err(Denial::new(Reason::NotGrpc, "gRPC requests are POST requests"));
@@ -41,8 +42,8 @@ pub fn method(parts: &Parts) -> Result<Method, Denial> {
     Method::from_path(path).ok_or(Denial::new(Reason::UnknownMethod, "etcd has no such method"))
 }
 
-/// Whether the content type is `application/grpc`, optionally with a subtype (`+proto`) or
-/// parameters (`;`), as grpc-go accepts it.
+/// True if the content type is `application/grpc`, optionally with a subtype (`+proto`) or
+/// parameters (`;`). grpc-go accepts the same.
 fn is_grpc(headers: &HeaderMap) -> bool {
     let Some(content_type) = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()) else {
         return false;
@@ -52,17 +53,18 @@ fn is_grpc(headers: &HeaderMap) -> bool {
         .is_some_and(|rest| rest.is_empty() || rest.starts_with('+') || rest.starts_with(';'))
 }
 
-/// The prefix of metadata that is forwarded in no mode, because it changes the identity at etcd.
+/// The prefix of metadata that is never forwarded, in any mode, because it changes the identity
+/// that etcd sees.
 const GATEWAY: &str = "grpcgateway-";
 
-/// The number of values that are forwarded of one name. gRPC has no metadata for etcd with more
-/// than one, and each costs more than its bytes while a request waits.
+/// Limit on forwarded values per name. No metadata for etcd has more than one, and each value of a
+/// waiting request costs more memory than its bytes.
 pub const VALUES: usize = 4;
 
-/// Filters the metadata that is forwarded. The usual request has no other and keeps its map.
-/// Otherwise the rest is copied, so that nothing of what was dropped stays in memory. Shadow mode
-/// drops only what may never pass, because etcd responds in its own way to some metadata (a
-/// malformed `-bin` entry, CORS).
+/// Removes the metadata that must not be forwarded. Usually there is none, and the map is returned
+/// as it is. Otherwise the remaining entries are copied, so that no removed bytes stay in memory.
+/// Shadow mode removes only `grpcgateway-*` (and tokens, if configured): etcd responds to some
+/// other metadata (a malformed `-bin` entry, CORS), and shadow mode must not change its responses.
 #[must_use]
 pub fn forwarded(headers: HeaderMap, tokens: ClientTokens, mode: Mode) -> HeaderMap {
     let (listed, values): (fn(&str) -> bool, _) = match mode {
@@ -84,8 +86,8 @@ pub fn forwarded(headers: HeaderMap, tokens: ClientTokens, mode: Mode) -> Header
     kept
 }
 
-/// Copies a value. The original is a part of the frame that it arrived in, and would keep all of
-/// it.
+/// Copies a value. The original is a part of the frame that it arrived in and would keep the whole
+/// frame in memory.
 fn copied(value: &HeaderValue) -> HeaderValue {
     let mut copy = HeaderValue::from_bytes(value.as_bytes()).unwrap_or_else(|_| value.clone());
     copy.set_sensitive(value.is_sensitive());

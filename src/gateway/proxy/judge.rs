@@ -1,4 +1,4 @@
-//! Decides on a message, with the evidence that leases need.
+//! Decides on a message, and obtains the evidence about its leases first.
 
 use std::sync::Arc;
 
@@ -20,14 +20,15 @@ use crate::config::ClientTokens;
 use crate::metrics::reason::Limit;
 use crate::upstream::members::MemberIndex;
 
-/// The number of other identities' leases that are looked up for one message: a Txn with 10,000 of
-/// them must not become 10,000 requests to etcd. The others have no evidence and are denied.
+/// Limit on leases of other identities that are looked up for one message, so that a Txn with
+/// 10,000 leases does not cause 10,000 requests to etcd. Leases over the limit have no evidence and
+/// are denied.
 const MAX_LEASES: usize = 16;
 
-/// Decides on the one message of a request.
+/// Decides on the message of a unary or server-streaming request.
 ///
 /// # Errors
-/// In enforce mode, why it is denied.
+/// In enforce mode, the denial.
 pub async fn message(
     client: &Client,
     principal: &Arc<Principal>,
@@ -35,7 +36,8 @@ pub async fn message(
     method: Method,
     message: &[u8],
 ) -> Result<Permit, Denial> {
-    // A token that is stripped cannot be used, so the password would be sent in vain.
+    // The proxy strips tokens, so the client could not use the token that etcd returns. Do not
+    // forward the password.
     if method == Method::Authenticate
         && client.worker.shared.config.client_tokens == ClientTokens::Strip
     {
@@ -43,7 +45,7 @@ pub async fn message(
     }
     match wire::inspect(method, message) {
         Ok(accesses) => decide(client, principal, member, &accesses).await,
-        // A client without any right does not learn how its message was read.
+        // A client without a binding does not learn what is wrong with its message.
         Err(malformed) => {
             refuse(principal, check_binding(principal).err().unwrap_or_else(|| malformed.into()))
         }
@@ -53,14 +55,14 @@ pub async fn message(
 /// Decides on accesses. Asks etcd for the keys of leases whose id does not carry the client's mark.
 ///
 /// # Errors
-/// In enforce mode, why they are denied.
+/// In enforce mode, the denial.
 pub async fn decide(
     client: &Client,
     principal: &Arc<Principal>,
     member: MemberIndex,
     accesses: &Accesses<'_>,
 ) -> Result<Permit, Denial> {
-    // Everything but leases first: etcd is asked only if the decision depends on it.
+    // First decide without lease evidence. Ask etcd only if the decision depends on it.
     let decision = authorize(principal, accesses, &[]);
     if !lacks_evidence(&decision) {
         return decision;
@@ -74,7 +76,7 @@ pub async fn decide(
     }
 }
 
-/// Whether only evidence about a lease is missing.
+/// True if the only thing missing is evidence about a lease.
 fn lacks_evidence(decision: &Result<Permit, Denial>) -> bool {
     let denial = match decision {
         Ok(permit) => permit.would_deny(),
@@ -83,10 +85,10 @@ fn lacks_evidence(decision: &Result<Permit, Denial>) -> bool {
     denial.is_some_and(|denial| denial.reason == Reason::LeaseNotOwned)
 }
 
-/// The evidence about the leases that a message names, from their ids and from etcd, sorted by id.
+/// The evidence about the leases of a message, from their ids and from etcd, sorted by id.
 ///
 /// # Errors
-/// The client may not cause a lookup now.
+/// The client has reached its limit on lookups.
 async fn lease_evidence(
     client: &Client,
     principal: &Arc<Principal>,
@@ -95,8 +97,7 @@ async fn lease_evidence(
 ) -> Result<SmallVec<[LeaseEvidence; 1]>, Denial> {
     let mut evidence = SmallVec::new();
     let mut asked = 0_usize;
-    // Each lease once, because a Txn may name ten thousand, and in the order that `authorize`
-    // expects.
+    // Each lease once, because a Txn may use ten thousand, and sorted as `authorize` expects.
     let mut leases = accesses.leases.clone();
     leases.sort_by_key(|(id, _)| *id);
     leases.dedup_by_key(|(id, _)| *id);
@@ -132,11 +133,11 @@ async fn lease_evidence(
     Ok(evidence)
 }
 
-/// A client under one generation of the policy.
+/// A client's principal together with the policy that it was made from.
 pub struct Caller {
     /// The policy.
     pub policy: Arc<Policy>,
-    /// The client's principal under it.
+    /// The client's principal under this policy.
     pub principal: Arc<Principal>,
 }
 

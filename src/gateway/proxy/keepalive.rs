@@ -1,5 +1,5 @@
-//! HTTP/2 keepalive (PING, RFC 9113, 6.7): whether the peer is alive, and how long it has been
-//! idle.
+//! HTTP/2 keepalive (PING, RFC 9113, 6.7). Detects a dead peer, and measures how long a connection
+//! has been idle.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -13,8 +13,9 @@ pub struct Keepalive {
     interval: Duration,
     timer: Pin<Box<Sleep>>,
     pings: Option<PingPong>,
-    /// A PING was sent and not acknowledged.
+    /// True if a PING was sent and not acknowledged yet.
     sent: bool,
+    /// True if calls are open.
     busy: bool,
     idle_since: Instant,
 }
@@ -23,7 +24,7 @@ pub struct Keepalive {
 pub enum Liveness {
     /// The PING of the interval was not acknowledged.
     PeerDead,
-    /// The peer is alive, and has had no call for this long.
+    /// The peer is alive. It has had no open call for this duration.
     Idle(Duration),
 }
 
@@ -41,7 +42,7 @@ impl Keepalive {
         }
     }
 
-    /// Notes whether calls are open. Called whenever that may have changed.
+    /// Sets whether calls are open. Call this whenever that may have changed.
     pub fn note(&mut self, busy: bool) {
         if std::mem::replace(&mut self.busy, busy) && !busy {
             self.idle_since = Instant::now();

@@ -1,12 +1,14 @@
-//! Looks up the keys of leases whose id does not carry their client's mark: which identities may
-//! cause a lookup, how many at once, and which identity is charged.
+//! Looks up the keys of leases whose id does not carry the client's mark, and limits the cost of
+//! these lookups.
 //!
-//! A LeaseTimeToLive request of nine bytes makes etcd send every key of a lease. So each lookup
-//! takes a slot of the identity that caused it, by the rule of [`super::quota`], and the bytes that
-//! are held of its response are charged to that identity's share of `max-held-bytes`. One lookup
-//! serves all requests that wait for the lease ([`batch`]). A request never joins a lookup that was
-//! sent before the request arrived, because a key that was attached meanwhile would be missing. It
-//! waits for the next one.
+//! A lookup is cheap to cause and may be expensive: a LeaseTimeToLive request of nine bytes makes
+//! etcd send every key of a lease. So each lookup takes a slot of the identity that caused it
+//! ([`super::quota`]). Held bytes of the response are charged to that identity's share of
+//! `max-held-bytes`.
+//!
+//! One lookup serves all requests that wait for the same lease ([`batch`]). A request never joins a
+//! lookup that was sent before the request arrived, because a key attached in between could be
+//! missing from its response. It waits for the next lookup.
 
 mod batch;
 
@@ -32,7 +34,7 @@ pub const MAX_LOOKUPS: usize = 64;
 /// Why the keys of a lease are not known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LookupError {
-    /// The identity has as many lookups in progress as it may have.
+    /// The identity has reached its limit on lookups in progress.
     Limit,
     /// etcd did not respond.
     NoResponse,
@@ -67,8 +69,8 @@ impl LeaseLookups {
         Rc::new(Self { pool, max_key_bytes, waiting: RefCell::default() })
     }
 
-    /// Shows the keys of the lease `id` to `keys`, for a request of `client`. etcd's response is
-    /// not older than this call.
+    /// Checks the keys of the lease `id` with `keys`, for a request of `client`. etcd receives the
+    /// lookup after this call, so no key is missing that was attached before.
     ///
     /// # Errors
     /// See [`LookupError`].
@@ -91,14 +93,14 @@ impl LeaseLookups {
         };
         if !is_running {
             let lookups = self.clone();
-            // A task of its own, because it serves other requests, too, and the first may be
+            // A separate task: it serves other requests too, and the request that starts it may be
             // cancelled.
             tokio::task::spawn_local(async move { lookups.run(lease).await });
         }
         received.await.unwrap_or(Err(LookupError::NoResponse))
     }
 
-    /// Looks up the keys of a lease for as long as requests wait for them.
+    /// Looks up the keys of a lease, again and again while requests wait for them.
     async fn run(&self, lease: Lease) {
         while let Some(waiters) = self.next(lease) {
             let Some(mut batch) = Batch::of(waiters) else { continue };

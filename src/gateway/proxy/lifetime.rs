@@ -1,6 +1,6 @@
-//! How long a connection may last: at most as long as its client certificate, and if configured, at
-//! most a certain age. A client gets GOAWAY before the end, so that it reconnects in its own
-//! time.
+//! Limits the lifetime of a connection: it ends when the client certificate expires, or at a
+//! maximum age if one is configured. The client gets GOAWAY some time before, so that it can
+//! reconnect without losing a call.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -14,13 +14,13 @@ use crate::metrics::reason::Termination;
 const MAX_LIFETIME: Duration = Duration::from_secs(365 * 24 * 3600);
 /// The interval at which the wall clock is read, because it may be set.
 const CLOCK_INTERVAL: Duration = Duration::from_secs(60);
-/// The shortest timer. One that is due at once would be reset in each poll while its connection has
-/// other work first.
+/// The shortest timer. A timer that is due at once would be reset in each poll while the connection
+/// has other work first.
 const MIN_WAIT: Duration = Duration::from_millis(10);
-/// The longest time before the end of its certificate at which a client gets GOAWAY.
+/// The longest lead: the time from the GOAWAY to the end of the client certificate.
 const MAX_LEAD: Duration = Duration::from_secs(300);
-/// The shortest lead. Where it would be shorter, the client gets no GOAWAY: one that has no
-/// new certificate yet would only reconnect with the old one.
+/// The shortest lead. If it would be shorter, the client gets no GOAWAY: without a new certificate
+/// it would only reconnect with the old one.
 const MIN_LEAD: Duration = Duration::from_secs(1);
 
 /// The times of a connection, counted from its handshake.
@@ -28,7 +28,7 @@ const MIN_LEAD: Duration = Duration::from_secs(1);
 pub struct Lifetime {
     /// When the client gets GOAWAY, and why.
     pub leave: Option<(Duration, Termination)>,
-    /// When the certificate ends, and the connection with all its calls.
+    /// When the certificate expires. The connection ends then with all its calls.
     pub end: Duration,
 }
 
@@ -38,7 +38,8 @@ impl Lifetime {
     ///
     /// The lead before the end of a certificate is a tenth of the time left, at most five minutes.
     /// Short-lived certificates are renewed long before that (SPIFFE agents renew at half of the
-    /// lifetime). A client that reconnects with the old one has a tenth of the tenth.
+    /// lifetime). If a client reconnects with the old certificate, its next lead is a tenth of the
+    /// remaining tenth.
     pub fn of(left: Duration, max_age: Option<Duration>, jitter: f64) -> Self {
         let end = left.min(MAX_LIFETIME);
         let jitter = jitter.clamp(0.0, 1.0);
@@ -68,7 +69,7 @@ pub struct LifetimeTimer {
 /// When a client gets GOAWAY.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Leave {
-    /// When its certificate has this long left.
+    /// When its certificate is valid only for this time.
     Before(Duration),
     /// At a certain age.
     At(Instant),
@@ -77,9 +78,9 @@ enum Leave {
 /// An event in the lifetime of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Due {
-    /// Its client must get GOAWAY.
+    /// The client must get GOAWAY.
     Leave(Termination),
-    /// Its certificate has ended.
+    /// The certificate has expired.
     End,
 }
 
@@ -96,8 +97,9 @@ impl LifetimeTimer {
         Self { timer: Box::pin(sleep_until(now + wait(leave, left, now, true))), leave, not_after }
     }
 
-    /// Ready once for each event, in order; the end stays due. The end of a certificate ends no
-    /// connection that is not `enforced`: etcd itself checks it in the handshake alone.
+    /// Ready once for each event, in order; [`Due::End`] is repeated. If the client is not
+    /// `enforced`, an expired certificate does not end the connection, because etcd itself checks
+    /// certificates only in the handshake.
     pub fn poll_due(&mut self, cx: &mut Context<'_>, enforced: impl FnOnce() -> bool) -> Poll<Due> {
         ready!(self.timer.as_mut().poll(cx));
         let (left, now, enforced) = (time_left(self.not_after), Instant::now(), enforced());
@@ -112,13 +114,13 @@ impl LifetimeTimer {
     }
 }
 
-/// Whether a certificate that ends at `not_after` (seconds since the Unix epoch) has ended.
+/// True if a certificate that ends at `not_after` (seconds since the Unix epoch) has expired.
 #[must_use]
 pub fn has_ended(not_after: i64) -> bool {
     time_left(not_after).is_zero()
 }
 
-/// The event that is due when a certificate has this long left by the wall clock.
+/// The event that is due if the certificate is valid for the time `left` by the wall clock.
 fn due(leave: Option<Leave>, left: Duration, now: Instant, enforced: bool) -> Option<Due> {
     match leave {
         _ if left.is_zero() && enforced => Some(Due::End),
@@ -130,9 +132,9 @@ fn due(leave: Option<Leave>, left: Duration, now: Instant, enforced: bool) -> Op
     }
 }
 
-/// How long to wait for the next event, at most until the wall clock is read again. Timers run on
-/// the monotonic clock, which does not notice that the wall clock was set, or that the machine was
-/// suspended.
+/// The time to wait for the next event, at most [`CLOCK_INTERVAL`]. Timers use the monotonic clock,
+/// which does not change when the wall clock is set or the machine was suspended, so the wall clock
+/// must be read regularly.
 fn wait(leave: Option<Leave>, left: Duration, now: Instant, enforced: bool) -> Duration {
     let until_end = enforced.then_some(left);
     let until_leave = match leave {
@@ -153,7 +155,7 @@ fn time_left(not_after: i64) -> Duration {
 /// A random number from 0 to 1, so that clients do not reconnect all at once.
 fn jitter() -> f64 {
     let mut bytes = [0; 2];
-    // Without randomness they do; nothing else depends on it.
+    // If the system has no randomness, they do; nothing else depends on it.
     let _ = aws_lc_rs::rand::fill(&mut bytes);
     f64::from(u16::from_ne_bytes(bytes)) / f64::from(u16::MAX)
 }

@@ -1,5 +1,5 @@
-//! Accepts connections. Each is handed to the worker with the fewest connections, once its first
-//! byte has arrived and its handshake may begin.
+//! Accepts connections. When the first byte has arrived and the handshake may begin, the connection
+//! goes to the worker with the fewest connections.
 
 use std::io;
 use std::net::SocketAddr;
@@ -65,8 +65,9 @@ impl Listener {
         self.socket.local_addr()
     }
 
-    /// Accepts until the drain begins. No socket stays in the kernel's queue: only an accepted
-    /// socket has an address, and only by its address can a flood be told from other clients.
+    /// Accepts until the drain begins. Every socket is accepted at once and none waits in the
+    /// kernel's queue: the address of a socket is known only then, and only the address
+    /// distinguishes a flood from other clients.
     pub async fn run(self, shared: &Shared, workers: &[WorkerHandle]) {
         let limits = shared.config.limits;
         let mut handshakes = Handshakes::new(limits.max_handshakes, limits.handshake_timeout);
@@ -91,7 +92,7 @@ impl Listener {
                     Err((peer, error)) => note_failure(shared, peer, &error),
                 },
                 accepted = self.socket.accept() => match accepted {
-                    // Connected clients take precedence.
+                    // Close the new connection: connected clients take precedence.
                     Ok(_) if shared.quotas.connections_full() => {
                         shared.metrics.limit_hit(Limit::Connections);
                     }
@@ -104,7 +105,7 @@ impl Listener {
                             await_first_byte(shared, &mut without_byte, newcomer);
                         }
                     }
-                    // Usually out of file descriptors: wait until connections have closed some.
+                    // Usually there are no file descriptors left. Wait until connections end.
                     Err(error) => {
                         tracing::warn!(%error, "cannot accept a connection");
                         tokio::time::sleep(Duration::from_millis(50)).await;
@@ -119,8 +120,9 @@ fn expects_proxy_header(shared: &Shared, peer: SocketAddr) -> bool {
     shared.config.proxy_protocol_from.iter().any(|network| network.contains(peer.ip()))
 }
 
-/// Waits for the PROXY header. The address of a load balancer is that of all its clients, so the
-/// socket is charged to no client address until the header is there.
+/// Waits for the PROXY header. Until it arrives, only the address of the load balancer is known,
+/// which all its clients share. So the socket is not yet charged to an address among the
+/// handshakes.
 fn await_proxy_header(shared: &Shared, pending: &mut PendingSockets<Ready>, newcomer: Newcomer) {
     let Newcomer { mut stream, peer, since } = newcomer;
     let with_header = within(shared, peer, since, async move {
@@ -139,7 +141,7 @@ fn await_first_byte(shared: &Shared, pending: &mut PendingSockets<Ready>, newcom
     note_evicted(shared, pending.add(peer, with_byte));
 }
 
-/// Limits a wait by the handshake timeout, which began when the socket was accepted.
+/// Limits a wait by the handshake timeout, counted from when the socket was accepted.
 fn within(
     shared: &Shared,
     peer: SocketAddr,
@@ -185,6 +187,6 @@ fn hand_over(
     };
     let Newcomer { stream, peer, since } = newcomer;
     let counted = Counted::in_each(vec![Arc::clone(&worker.connections)]);
-    // If the worker thread has ended, the socket is dropped and thereby closed.
+    // If the worker thread has ended, the socket is dropped, which closes it.
     let _ = worker.sockets.try_send(Accepted { stream, peer, since, counted, handshake });
 }

@@ -1,7 +1,7 @@
-//! A permit that can be withdrawn. Everything that writes to etcd holds one and checks it before
-//! each write. So a request that waits (for a connection, its socket, a window, or its next
-//! message) is never written under rights that were withdrawn. A write that follows no wait is not
-//! checked again: see [`crate::upstream::window`].
+//! A permit that can be withdrawn. All code that writes to etcd holds one and checks it before each
+//! write. So a request that waits (for a connection, its socket, a window, or its next message) is
+//! never written under rights that were withdrawn. If there was no wait since the last check, there
+//! is no other check: see [`crate::upstream::window`].
 
 use etcd_warden_core::authorize::Permit;
 use etcd_warden_core::policy::Mode;
@@ -25,9 +25,9 @@ impl<'c> LivePermit<'c> {
         Self { permit, client }
     }
 
-    /// Whether bytes may be written under it now. A permit of enforcement holds for one generation
-    /// of the policy: after a reload the message must be judged again. A permit of shadow mode
-    /// holds while the client is in shadow mode.
+    /// True if bytes may be written under this permit now. A permit given under enforcement holds
+    /// for one generation of the policy: after a reload, the message must be judged again. A permit
+    /// given in shadow mode holds while the client is in shadow mode.
     #[must_use]
     pub fn holds(&self) -> bool {
         if self.client.is_over() {
@@ -50,8 +50,8 @@ impl<'c> LivePermit<'c> {
         }
     }
 
-    /// The status of a passthrough call whose permit was withdrawn. Its client sends the request
-    /// again, and the new request is judged.
+    /// The status for a passthrough call whose permit was withdrawn. With UNAVAILABLE the client
+    /// retries, and the new request is judged first.
     #[must_use]
     pub fn withdrawn_status(&self) -> Status {
         if self.client.is_over() {

@@ -1,7 +1,8 @@
-//! How many messages of one stream are judged in one poll.
+//! Limits the messages of one stream that are judged in one poll.
 
-/// A chunk of 16 KiB may have 3,000 messages, which take 2 to 10 microseconds each. A connection
-/// polls a call again only while its own budget lasts ([`super::poll_budget`]).
+/// Limit on messages per poll. A chunk of 16 KiB may have 3,000 messages, and each takes 2 to 10
+/// microseconds. In one turn, a connection polls its calls again only within its budget
+/// ([`super::poll_budget`]).
 const MESSAGES_PER_POLL: u32 = 32;
 
 /// Counts the messages of a stream that were handled since its task last yielded.
@@ -11,7 +12,7 @@ pub struct MessagePace {
 }
 
 impl MessagePace {
-    /// Yields after every 32nd message.
+    /// Call this after each message. Yields after every 32nd.
     pub async fn after_message(&mut self) {
         self.handled = self.handled.saturating_add(1);
         if self.handled >= MESSAGES_PER_POLL {

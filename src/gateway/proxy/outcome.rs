@@ -1,5 +1,5 @@
-//! How a call ends: [`Outcome`] is what the record says, [`Abort`] is why the proxy ends a call
-//! before etcd has ended it, and [`UpstreamError`] is why etcd gave no response.
+//! How a call ends. [`Outcome`] is recorded, [`Abort`] is the reason why the proxy ends a call
+//! early, and [`UpstreamError`] is the reason why there is no complete response from etcd.
 
 use bytes::Bytes;
 use h2::server::SendResponse;
@@ -10,7 +10,7 @@ use super::reply::Status;
 /// How a call ended, as metrics and the audit log record it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// The client got this gRPC status. `None`: its stream was reset, or it got an HTTP status.
+    /// The client got this gRPC status; `None` if its stream was reset or it got an HTTP status.
     Answered(Option<u32>),
     /// The client reset its stream, or its connection ended, before the call had ended.
     ClientGone,
@@ -21,19 +21,18 @@ pub enum Outcome {
 pub enum Abort {
     /// The client reset its stream, or its connection ended: no response is possible.
     ClientGone,
-    /// etcd gave no response, or broke it off.
+    /// There is no response from etcd, or it is incomplete.
     Upstream(UpstreamError),
     /// The proxy ends the call with this status.
     Stop(Status),
 }
 
-/// Why there is no response of etcd, or no end of one.
+/// Why there is no complete response from etcd.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum UpstreamError {
-    /// Nothing was sent, or etcd said that it did not process the request.
+    /// Nothing was sent, or etcd reported that it did not process the request.
     NotSent,
-    /// The permit was withdrawn before etcd had the whole message, so that it can have carried out
-    /// nothing.
+    /// The permit was withdrawn before etcd had the whole message, so etcd has executed nothing.
     Withdrawn,
     /// The request was sent, and its effect is unknown.
     Lost,
@@ -48,10 +47,11 @@ impl From<UpstreamError> for Abort {
 }
 
 impl UpstreamError {
-    /// Says whether etcd processed a request that ended with this error. Two errors prove that it
-    /// did not (RFC 9113, 8.7): REFUSED_STREAM, and a GOAWAY whose last stream is below this one.
-    /// `h2` gives the GOAWAY's error to those streams alone; the others end as a broken connection
-    /// (`Inner::recv_go_away` and `recv_eof` in its `proto/streams/streams.rs`).
+    /// Classifies an error of `h2` by whether etcd may have processed the request. Two errors prove
+    /// that it did not (RFC 9113, 8.7): REFUSED_STREAM, and a GOAWAY with a last stream id below
+    /// that of the request. `h2` reports the GOAWAY only to the streams above the last stream id.
+    /// The others end with a broken connection (`Inner::recv_go_away` and `recv_eof` in its
+    /// `proto/streams/streams.rs`).
     pub(crate) fn of(error: &h2::Error) -> Self {
         match error.reason() {
             Some(Reason::REFUSED_STREAM) => Self::NotSent,
@@ -88,7 +88,7 @@ impl Abort {
                 out.send_reset(reason);
                 Outcome::Answered(None)
             }
-            // Messages of the response may have been passed on: the request was processed.
+            // The response has begun, so etcd has processed the request, at least in part.
             Self::Upstream(
                 UpstreamError::NotSent | UpstreamError::Withdrawn | UpstreamError::Lost,
             ) => end_with(out, &Status::lost()),
@@ -119,7 +119,7 @@ mod tests {
         [&settings[..], &go_away].concat()
     }
 
-    /// Counts the HEADERS frames behind the client's preface of 24 bytes.
+    /// Counts the HEADERS frames after the client's preface of 24 bytes.
     fn headers_frames(seen: &[u8]) -> usize {
         let (mut at, mut count) = (24, 0);
         while let Some(head) = seen.get(at..at + 9) {

@@ -1,5 +1,5 @@
-//! Passthrough for shadow mode: forwards a call in both directions as its bytes arrive, judges what
-//! can be judged meanwhile, and records it.
+//! Passthrough for shadow mode: forwards a call in both directions as its bytes arrive, judges its
+//! messages at the same time, and records the decisions.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -33,11 +33,14 @@ use crate::metrics::reason::Limit;
 use crate::upstream::Class;
 use crate::upstream::pool::Target;
 
-/// Messages of one stream that may wait to be judged. Those above it are not recorded, and counted.
-const MAX_UNJUDGED: usize = 1024;
+/// Limit on messages of one stream that wait to be judged. Messages over the limit are forwarded
+/// but not recorded; a metric counts them. Messages wait only if one read buffer of 16 KiB has more
+/// of them than [`MessagePace`] handles in a poll, so they keep at most about 8 MiB of buffers
+/// alive.
+const MAX_UNJUDGED: usize = 16_384;
 
-/// A request that is not a method of etcd, unchanged. `ends`: it has no body. `None`: its path
-/// cannot be forwarded.
+/// Builds the unchanged request for a path that is not a method of etcd. `ends` means that it has
+/// no body. `None` if the request has no valid path.
 #[must_use]
 pub fn outgoing(
     verb: http::Method,
@@ -55,8 +58,8 @@ pub fn outgoing(
     })
 }
 
-/// Forwards a request that was judged before its client has ended it: the held bytes first, the
-/// rest as it arrives. The record says what enforcement would have refused the rest for.
+/// Forwards a request that was judged before its end arrived: first the held bytes, then the rest
+/// as it arrives. If enforcement would refuse the request for its rest, the record has that reason.
 pub async fn open(
     call: &Call<'_>,
     permit: &LivePermit<'_>,
@@ -78,8 +81,9 @@ pub async fn open(
     recording.end(ended);
 }
 
-/// Forwards a request whose one message arrives slowly. etcd gets the head at once and may respond
-/// to it alone (a deadline, an unknown encoding). The message is held until it can be judged.
+/// Forwards a request whose message arrives slowly. Sends the head to etcd at once, because etcd
+/// may respond to the head alone (an exceeded deadline, an unknown encoding). Holds the message
+/// until it can be judged.
 pub async fn slow(
     call: &Call<'_>,
     method: Method,
@@ -87,7 +91,7 @@ pub async fn slow(
     mut body: RequestBody,
     respond: &mut SendResponse<Bytes>,
 ) {
-    // In shadow mode there is always a permit, and always a record.
+    // In shadow mode, `authorize` always returns a permit and `record` always a recording.
     let Ok(permit) = authorize(&call.caller.principal, &Accesses::default(), &[]) else { return };
     let permit = LivePermit::new(permit, call.client);
     let record = |held, decision, judging| {
@@ -144,14 +148,14 @@ pub async fn slow(
     }
 }
 
-/// Whether the held bytes are one whole message. If not, the record has a denial for that already,
-/// and the rest may belong to the message.
+/// True if the held bytes are one whole message. If not, the record already has a denial for that,
+/// and the following bytes may belong to the same message.
 fn is_whole(held: &[u8]) -> bool {
     frame::only(held, usize::MAX).is_ok()
 }
 
 impl Piece<'_> {
-    /// The denial under enforcement for a piece that follows the one message of a request.
+    /// The denial that enforcement would give for this piece after the one message of a request.
     fn denial(&self) -> Option<Denial> {
         match self {
             Piece::Data(data) if !data.is_empty() => Some(denial_of(FrameFault::Several)),
@@ -161,7 +165,7 @@ impl Piece<'_> {
     }
 }
 
-/// Forwards a bidirectional stream, and judges each message of the client at the same time.
+/// Forwards a bidirectional stream and judges each message of the client at the same time.
 pub async fn observed(
     call: &Call<'_>,
     method: Method,
@@ -170,7 +174,7 @@ pub async fn observed(
     respond: &mut SendResponse<Bytes>,
 ) {
     let _open = call.shared().open_streams.register(call.caller.principal.name.clone(), method);
-    // In shadow mode there is always a permit.
+    // In shadow mode, `authorize` always returns a permit.
     let Ok(permit) = authorize(&call.caller.principal, &Accesses::default(), &[]) else { return };
     let permit = LivePermit::new(permit, call.client);
     let unjudged = RefCell::new(VecDeque::new());
@@ -179,25 +183,28 @@ pub async fn observed(
     // Split what is forwarded into messages.
     let observe = |piece: Piece<'_>| {
         let Some(splitter) = &mut frames else { return };
+        // A message is judged later, but as what it was sent as: under shadow mode.
+        let caller = call.client.caller();
+        let judge_later = |message| unjudged.borrow_mut().push_back((caller.clone(), message));
         match piece {
             Piece::Data(chunk) => splitter.push(chunk.clone()),
             Piece::Trailers => {}
             Piece::End if splitter.is_empty() => {}
             Piece::End => {
-                unjudged.borrow_mut().push_back(Err(FrameFault::Cut));
+                judge_later(Err(FrameFault::Cut));
                 arrived.notify_one();
             }
         }
         loop {
             match splitter.next() {
                 Ok(Some(message)) if unjudged.borrow().len() < MAX_UNJUDGED => {
-                    unjudged.borrow_mut().push_back(Ok(message));
+                    judge_later(Ok(message));
                 }
                 Ok(Some(_)) => call.shared().metrics.limit_hit(Limit::Unjudged),
                 Ok(None) => break,
-                // etcd will refuse it, and nothing behind it can be read.
+                // etcd will refuse this message. No later message can be found after it.
                 Err(fault) => {
-                    unjudged.borrow_mut().push_back(Err(fault));
+                    judge_later(Err(fault));
                     frames = None;
                     break;
                 }
@@ -210,16 +217,16 @@ pub async fn observed(
         send.copy(&permit, body.rest(), progress, observe).await
     };
     let relayed = pin!(relay_both_ways(call, &permit, Some(method), &outgoing, respond, upload));
-    // Judge the messages, each while later ones are forwarded.
+    // Judge the messages in order. Later ones are forwarded meanwhile.
     let judged = pin!(async {
         let mut pace = MessagePace::default();
         loop {
-            // A message stays in the queue until it is judged, because the call may end while etcd
-            // is asked for the keys of its lease.
+            // A message stays in the queue until it is judged: the call may end while this waits
+            // for etcd to report the keys of a lease.
             let next = unjudged.borrow().front().cloned();
             match next {
-                Some(message) => {
-                    stream::observe(call, method, message).await;
+                Some((caller, message)) => {
+                    stream::observe(call, &caller, method, message).await;
                     unjudged.borrow_mut().pop_front();
                     pace.after_message().await;
                 }
@@ -231,19 +238,19 @@ pub async fn observed(
         Either::Left(_) => {}
         Either::Right((never, _)) => match never {},
     }
-    // The messages that are left were sent, so they are recorded.
+    // The remaining messages were sent too, so judge and record them.
     let mut pace = MessagePace::default();
-    for message in unjudged.take() {
-        stream::observe(call, method, message).await;
+    for (caller, message) in unjudged.take() {
+        stream::observe(call, &caller, method, message).await;
         pace.after_message().await;
     }
 }
 
-/// Sends the head and then what `upload` writes, and passes the response on.
+/// Sends the head, then the bytes that `upload` writes, and relays the response.
 ///
-/// The call ends when its permit is withdrawn, in each phase: before there is a connection, before
-/// etcd has responded, and between two messages. Only a unary request that etcd has as a whole is
-/// still answered.
+/// If the permit is withdrawn, the call ends in any phase: before there is a connection, before
+/// etcd has responded, or between two messages. There is one exception: if etcd has the whole of a
+/// unary request, its response is still relayed.
 async fn relay_both_ways(
     call: &Call<'_>,
     permit: &LivePermit<'_>,
@@ -256,7 +263,7 @@ async fn relay_both_ways(
     let shape = method.map(Method::call_kind);
     let to = method.map(|method| call.target(method));
 
-    // Send the head. Nothing was written yet, so the end of the permit ends unary requests, too.
+    // Send the head. Nothing was written yet, so a withdrawn permit ends a unary request too.
     let sent = {
         let sending = pin!(call.forwarder().send(permit, outgoing, to));
         let sending = pin!(relay::unless_gone(respond, sending));
@@ -270,7 +277,7 @@ async fn relay_both_ways(
         Err(abort) => return Ended { member: None, outcome: abort.end_call(respond) },
     };
 
-    // Forward the request in the background of what follows.
+    // Forward the request while the response is awaited and relayed.
     let mut abort = pin!(async {
         let upload = pin!(upload(send, &progress));
         match select(upload, pin!(withdrawal(call, permit, shape, &progress))).await {
@@ -292,8 +299,8 @@ async fn relay_both_ways(
         }
     };
 
-    // Pass the response on. Member lists have the proxies' URLs in every mode, because their
-    // clients would bypass the proxy with etcd's own.
+    // Relay the response. Member lists get the proxies' URLs in every mode: with etcd's own URLs,
+    // clients would bypass the proxy.
     let outcome = match response {
         Err(abort) => abort.end_call(respond),
         Ok(response) => {
@@ -319,9 +326,9 @@ async fn relay_both_ways(
     Ended { member: Some(member), outcome }
 }
 
-/// Waits until a passthrough call must end, and returns the status that its client gets. For a
-/// unary request that etcd has as a whole it waits forever: the response is expected soon, and without
-/// it the client would not know whether the request took effect.
+/// Waits until a passthrough call must end, and returns the status for the client. If etcd has the
+/// whole of a unary request, waits forever: the response is expected soon, and without it the
+/// client would not know whether the request took effect.
 async fn withdrawal(
     call: &Call<'_>,
     permit: &LivePermit<'_>,
@@ -332,7 +339,7 @@ async fn withdrawal(
     let may_end = shape != Some(CallKind::BulkStreaming);
     tokio::select! {
         biased;
-        // A snapshot in progress is finished, and so is a unary request that etcd has a part of.
+        // A snapshot may finish, and so may a unary request of which a part was written.
         () = call.client.ending.cancelled(), if may_end => {
             if unary && progress.has_begun() {
                 permit.withdrawn().await;
@@ -356,7 +363,7 @@ fn end_status(
     let status =
         if permit.holds() { call.ended_with_connection() } else { permit.withdrawn_status() };
     match shape {
-        // A part of a message changes nothing, but its last byte may be among those written.
+        // Some bytes were written, perhaps all of them. So etcd may have executed the request.
         Some(CallKind::Unary) if progress.has_begun() => Status::lost(),
         Some(CallKind::Unary) => Status::not_sent(),
         _ => status,

@@ -1,6 +1,6 @@
-//! Sockets whose PROXY header or first byte has not arrived. They cost a descriptor and nothing
-//! else: no handshake begins before, and a TLS client sends its first byte at once. When there are
-//! too many, the address with the most loses its oldest.
+//! Sockets whose PROXY header or first byte has not arrived. A TLS client sends its first byte at
+//! once, so no handshake begins before, and such a socket costs only a file descriptor. When there
+//! are too many, the address with the most sockets loses its oldest.
 
 use std::net::SocketAddr;
 
@@ -25,8 +25,8 @@ impl<T: Send + 'static> PendingSockets<T> {
         Self { by_origin: OriginTable::default(), waits: FuturesUnordered::new(), max: max.max(1) }
     }
 
-    /// Adds a socket of `peer`; `ready` ends when what it waits for has arrived. Returns the peer
-    /// of the socket that was evicted for it, if there were too many.
+    /// Adds a socket of `peer`. `ready` is the future of its next phase. If there were too many
+    /// sockets, evicts one and returns its peer.
     #[must_use]
     pub fn add(
         &mut self,

@@ -1,5 +1,5 @@
-//! How much work a connection may do in one poll of its task. [`super::scheduler`] decides which
-//! connection is polled next.
+//! Limits the work that a connection does in one poll of its task, called a turn.
+//! [`super::scheduler`] decides which connection is polled next.
 
 use std::cell::Cell;
 use std::pin::Pin;
@@ -9,13 +9,12 @@ use std::time::{Duration, Instant};
 
 use pin_project_lite::pin_project;
 
-/// Polls of calls in one turn of their connection. Each takes about ten microseconds, and one frame
-/// of a client can wake all of its calls.
+/// Limit on polls of calls in one turn. Each poll takes about ten microseconds, and one frame from
+/// a client can wake all its calls.
 const POLLS: usize = 64;
 
-/// The time after which a turn starts nothing new. A count cannot bound it alone: thousands of
-/// small frames, or TLS records of one byte, may arrive at once, and their cost is not known
-/// before.
+/// The time after which a turn starts no more work. A count alone is not enough: thousands of small
+/// frames, or TLS records of one byte, may arrive at once, and their cost is not known before.
 const MAX_TURN: Duration = Duration::from_millis(1);
 
 /// The budget of one connection's turn: a poll of its task.
@@ -23,7 +22,7 @@ const MAX_TURN: Duration = Duration::from_millis(1);
 pub struct PollBudget {
     left: Cell<usize>,
     begun: Cell<Option<Instant>>,
-    /// Whether the socket was read in this turn.
+    /// True if the socket was read in this turn.
     read: Cell<bool>,
 }
 
@@ -35,13 +34,12 @@ impl PollBudget {
         self.read.set(false);
     }
 
-    /// Whether the turn must end.
+    /// True if the turn must end.
     pub fn is_spent(&self) -> bool {
         self.left.get() == 0 || self.is_late()
     }
 
-    /// Whether the socket may be read: once in each turn in any case, and again while there is
-    /// time.
+    /// True if the socket may be read: always once per turn, and again while there is time.
     pub fn may_read(&self) -> bool {
         !self.read.replace(true) || !self.is_late()
     }
@@ -52,7 +50,7 @@ impl PollBudget {
 
     fn take(&self) -> bool {
         let left = self.left.get();
-        // The first call is polled in any case.
+        // The first call is always polled.
         if left < POLLS && self.is_late() {
             self.left.set(0);
             return false;
@@ -63,8 +61,9 @@ impl PollBudget {
 }
 
 pin_project! {
-    /// A call that waits for the next turn once the budget of this one is spent. It is polled in
-    /// place, because a call is large and should be moved only once.
+    /// A call that is polled within the budget. If the budget of this turn is spent, the call waits
+    /// for the next turn. It is polled in place, because a call is large and should be moved only
+    /// once.
     pub struct Budgeted<C> {
         budget: Rc<PollBudget>,
         #[pin]

@@ -1,9 +1,9 @@
-//! Quotas: what one identity may have at once, over all its connections and all workers, and how
-//! many requests it may send in a second.
+//! Quotas: the limits of each identity over all its connections and all workers. They limit what an
+//! identity holds at the same time, and its requests per second.
 //!
-//! Slots of each kind are shared by the rule of [`crate::limiter::fair_share`]; a setting can lower
-//! the limit of each identity. An identity is looked up once for each of its connections. A request
-//! costs a few atomic operations and no lock.
+//! Identities share the slots of each kind ([`crate::limiter::fair_share`]); a setting can lower
+//! the limit of each identity. An identity is looked up once per connection. A request costs a few
+//! atomic operations and takes no lock.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,14 +17,15 @@ use crate::limiter::owners::Owners;
 use crate::limiter::slots::{SlotPool, pool};
 use crate::limiter::token_bucket::{TokenBucket, nanoseconds};
 
-/// One overflow slot per this many regular ones. It exists only to deliver the refusal: a Watch
-/// stream in which each create is refused, or a connection that is closed with GOAWAY.
+/// Number of regular slots per overflow slot. An overflow slot exists only to deliver a refusal: it
+/// is for a Watch stream on which each create is refused, or a connection that is closed with
+/// GOAWAY.
 const SLOTS_PER_OVERFLOW: usize = 16;
 
-/// How long a password login counts.
+/// The time for which a password login holds its slot.
 const LOGIN_WINDOW: Duration = Duration::from_secs(1);
 
-/// Number of identities from which on those that are gone are forgotten.
+/// From this number of identities on, those without a connection are removed from the table.
 const MIN_SWEEP: usize = 1024;
 
 /// The quotas of all identities of one gateway.
@@ -36,36 +37,37 @@ pub struct Quotas {
     watches: Arc<SlotPool>,
     questions: Arc<SlotPool>,
     logins: Arc<SlotPool>,
-    /// The slots of the logins in [`LOGIN_WINDOW`], and when each ends.
+    /// The slots of recent logins, each with the end of its [`LOGIN_WINDOW`].
     recent_logins: Mutex<VecDeque<(Instant, Slot)>>,
+    /// The setting `requests-per-second-per-identity`.
     per_second: Option<u32>,
-    /// The moment from which token buckets count time.
+    /// The origin of time for the token buckets.
     begun: Instant,
     owners: Mutex<Owners<Arc<Quota>>>,
 }
 
 /// The quota of one identity.
 pub struct Quota {
-    /// Its connections.
+    /// Slots for its connections.
     pub connections: Arc<Limiter>,
-    /// Connections above the limit, which are being closed.
+    /// Slots for connections over the limit, which are being closed.
     pub overflow_connections: Arc<Limiter>,
-    /// Its requests and streams, each until its response has ended.
+    /// Slots for its requests and streams, each until its response has ended.
     pub requests: Arc<Limiter>,
-    /// Watch streams above the limit, in which each create is refused.
+    /// Slots for Watch streams over the limit, on which each create is refused.
     pub overflow_streams: Arc<Limiter>,
-    /// Its watches.
+    /// Slots for its watches.
     pub watches: Arc<Limiter>,
-    /// Lookups of leases at etcd that it has caused ([`super::lease_questions`]).
+    /// Slots for lookups of leases at etcd that it has caused ([`super::lease_lookup`]).
     pub questions: Arc<Limiter>,
-    /// Its password logins in [`LOGIN_WINDOW`].
+    /// Slots for its password logins within [`LOGIN_WINDOW`].
     logins: Arc<Limiter>,
     rate: Option<TokenBucket>,
     begun: Instant,
 }
 
 impl Quotas {
-    /// Quotas of which nothing is used.
+    /// New quotas, with every slot free.
     pub fn new(limits: &Limits) -> Self {
         let logins = usize::try_from(limits.authenticate_per_second).unwrap_or(usize::MAX);
         Self {
@@ -83,9 +85,9 @@ impl Quotas {
         }
     }
 
-    /// The quota of `owner` (its principal's name). All its connections use the same one. It is
-    /// kept after the last of them while its token bucket is not full, so that a client cannot
-    /// reset its rate by connecting again.
+    /// The quota of `owner` (its principal's name). All its connections share it. After the last
+    /// connection, it is kept until its token bucket is full again, so that a client cannot reset
+    /// its rate by reconnecting.
     pub fn of(&self, owner: &Arc<str>) -> Arc<Quota> {
         let now = nanoseconds(self.begun.elapsed());
         let is_gone = |quota: &Arc<Quota>| Arc::strong_count(quota) == 1 && quota.is_unused(now);
@@ -106,14 +108,14 @@ impl Quotas {
         owners.get_or_insert(owner, is_gone, new)
     }
 
-    /// Whether as many connections are open as `max-connections` allows.
+    /// True if `max-connections` connections are open.
     pub fn connections_full(&self) -> bool {
         self.connections.is_full()
     }
 
-    /// Whether a password login may go to etcd now. It holds its slot for [`LOGIN_WINDOW`], so that
-    /// identities share the rate of logins by the same rule as all other limits. Only logins take
-    /// this lock.
+    /// Returns true if a password login may be sent to etcd now. A login holds its slot for
+    /// [`LOGIN_WINDOW`], so the rule for sharing slots applies to the rate of logins too. Only
+    /// logins take this lock.
     #[must_use]
     pub fn try_login(&self, quota: &Quota) -> bool {
         let now = Instant::now();
@@ -131,7 +133,7 @@ impl Quota {
     /// Counts one request against `requests-per-second-per-identity`.
     ///
     /// # Errors
-    /// The rate is exceeded: how long it takes until a request is allowed.
+    /// The rate is exceeded. Returns the time until a request is allowed.
     pub fn try_request(&self) -> Result<(), Duration> {
         self.rate.as_ref().map_or(Ok(()), |rate| rate.try_take(nanoseconds(self.begun.elapsed())))
     }

@@ -19,13 +19,13 @@ use crate::audit::{self, OwnedAccesses, Record};
 use crate::metrics::reason::Limit;
 use crate::upstream::members::MemberIndex;
 
-/// What a decision is about.
+/// The subject of a decision.
 pub enum Subject {
     /// A request of one message, framed.
     Message(Method, Bytes),
-    /// One message of a bidirectional stream, or a request of which no message was read.
+    /// One message of a bidirectional stream, or a request whose message was not read.
     Accesses(Method, OwnedAccesses),
-    /// A path that is no method of etcd.
+    /// A path that is not a method of etcd.
     Path(Box<[u8]>),
 }
 
@@ -37,8 +37,8 @@ pub struct Ended {
     pub outcome: Outcome,
 }
 
-/// A decision whose call is in progress. It is recorded on drop, with what is known of the outcome
-/// by then, so that a client that leaves before its response leaves a record as well.
+/// The record of a decision while its call is in progress. It is written on drop, with the outcome
+/// known by then. So a call whose client disconnects is recorded too.
 #[must_use = "the decision is recorded when this is dropped"]
 pub struct Recording<'c> {
     client: &'c Client,
@@ -61,8 +61,8 @@ impl<'c> Recording<'c> {
     /// decide. Reserves a slot of the audit queue if a line will be written.
     ///
     /// # Errors
-    /// The queue is full and `audit-on-full` is `deny`: then nothing may happen that the audit log
-    /// would not have. Shadow mode refuses nothing: its line is lost, and counted as lost.
+    /// The queue is full and `audit-on-full` is `deny`, so a request without an audit line must not
+    /// be forwarded. Shadow mode refuses nothing: the line is lost, and a metric counts it.
     pub fn open(
         client: &'c Client,
         caller: Rc<Caller>,
@@ -76,7 +76,7 @@ impl<'c> Recording<'c> {
         let line = if shared.audit.wants(decision, subject.effect()) {
             match shared.audit.reserve(&caller.principal.name) {
                 Ok(slot) => Some((slot, SystemTime::now())),
-                // A denied request is refused in any case; its line is counted as lost.
+                // A denied request is refused anyway; a metric counts its lost line.
                 Err(_) if decision == Decision::Deny || caller.principal.mode == Mode::Shadow => {
                     None
                 }
@@ -103,13 +103,14 @@ impl<'c> Recording<'c> {
         })
     }
 
-    /// Notes how the call ended.
+    /// Sets how the call ended.
     pub fn end(&mut self, ended: Ended) {
         (self.member, self.outcome) = (ended.member, ended.outcome);
     }
 
-    /// Replaces the decision of a request that waited and was judged again before any byte of it
-    /// was sent. Its line keeps its slot, or gets one if it needs one only now.
+    /// Replaces the decision of a request that waited and was judged again before it was sent. An
+    /// audit line that was reserved is kept. If only the new decision needs one, it is reserved
+    /// now.
     ///
     /// # Errors
     /// The new denial.
@@ -143,9 +144,9 @@ impl<'c> Recording<'c> {
         }
     }
 
-    /// Adds a denial that shadow mode has found after the message was sent, for a fault that
-    /// enforcement finds before it looks at the message. Only a denial for the binding status
-    /// precedes it.
+    /// Replaces the denial after shadow mode has found another fault in a request whose message was
+    /// already sent. Enforcement would find this fault before it reads the message. So the new
+    /// denial takes precedence, except over one for the binding status.
     pub fn amend(&mut self, denial: Option<Denial>) {
         let Some(denial) = denial else { return };
         if self.denial.as_ref().is_some_and(|known| {

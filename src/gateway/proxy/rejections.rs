@@ -1,5 +1,5 @@
-//! Records what was rejected at the HTTP/2 layer, before there was a request to judge: in the
-//! metrics, the log, and the audit log under the client's name.
+//! Records requests that the HTTP/2 layer rejected before they could be judged: in the metrics, in
+//! the log, and in the audit log under the client's name.
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -18,8 +18,8 @@ use crate::metrics::reason::{Http2Error, Limit};
 /// The log line for streams that `h2` has reset.
 const RESET: &str = "HTTP/2 protocol error; h2 reset requests before they were judged";
 
-/// Records that a connection is closed because its client has sent too many frames without effect,
-/// the last of type `kind`.
+/// Records that a connection is closed because its client has sent too many frames without effect.
+/// `kind` is the type of the last one.
 pub fn flood(client: &Client, limit: Limit, kind: u8) {
     let caller = client.caller();
     let name = &caller.principal.name;
@@ -46,8 +46,8 @@ pub fn protocol_error(client: &Client, code: u32, what: &'static str) {
     audit(client, &caller, Denial::new(Reason::Http2, what));
 }
 
-/// Records that `h2` has reset streams, or closed the connection. The `first` time on a connection
-/// is logged as a warning.
+/// Records that `h2` has reset streams or closed the connection. Reset streams are logged as a
+/// warning only the `first` time on a connection.
 pub fn by_h2(client: &Client, rejected: &Rejected, first: bool) {
     let caller = client.caller();
     let (peer, identity) = (client.peer, Escaped(caller.principal.name.as_bytes()));
@@ -70,7 +70,8 @@ pub fn by_h2(client: &Client, rejected: &Rejected, first: bool) {
     }
 }
 
-/// Writes an audit line without a method. The request is not known and may have been a write.
+/// Writes an audit line without a method, because the request is not known. It may have been a
+/// write, so the line is treated as one.
 fn audit(client: &Client, caller: &Caller, denial: Denial) {
     let shared = &client.worker.shared;
     if !shared.audit.wants(Decision::Deny, Effect::Writes) {

@@ -1,5 +1,5 @@
-//! Passes a response of etcd on to the client. Only one HTTP/2 window of it is buffered, so a
-//! client that stops reading stops its own stream and no other.
+//! Relays a response from etcd to the client. It buffers at most one HTTP/2 window, so a client
+//! that stops reading stops only its own stream.
 
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
@@ -17,10 +17,11 @@ use super::delivery::Delivery;
 use super::outcome::{Abort, Outcome, UpstreamError};
 use super::response_body::ResponseBody;
 
-/// Does `work` unless the client leaves first. Dropping the work cancels the call at etcd.
+/// Runs `work` until it ends or the client resets its stream. In the second case the caller drops
+/// `work`, which cancels the call at etcd.
 ///
 /// # Errors
-/// Those of `work`, or [`Abort::ClientGone`].
+/// The error of `work`, or [`Abort::ClientGone`].
 pub async fn unless_gone<T, E: Into<Abort>>(
     respond: &mut SendResponse<Bytes>,
     mut work: Pin<&mut impl Future<Output = Result<T, E>>>,
@@ -34,8 +35,8 @@ pub async fn unless_gone<T, E: Into<Abort>>(
 
 /// Passes on a unary response: head, message, trailers.
 ///
-/// A unary call ends for its client with the trailers. So a short response may wait for them and
-/// leave in one write; etcd often sends it in three.
+/// A unary call is complete for its client only with the trailers. So a short response may wait for
+/// them and leave in one write; etcd often sends it in three writes.
 pub async fn answer(
     respond: &mut SendResponse<Bytes>,
     mut response: Response<ResponseBody>,
@@ -48,7 +49,7 @@ pub async fn answer(
     }
 }
 
-/// Passes on a response that has nothing but a head.
+/// Passes on a response that consists of a head only.
 pub fn head_alone(
     respond: &mut SendResponse<Bytes>,
     mut head: Response<()>,
@@ -64,7 +65,7 @@ pub fn head_alone(
     }
 }
 
-/// Passes on a response until it ends, or until `stop` is ready and says how it must end.
+/// Passes on a response until it ends, or until `stop` is ready with the reason to end it early.
 pub async fn answer_until(
     respond: &mut SendResponse<Bytes>,
     response: Response<ResponseBody>,
@@ -74,11 +75,11 @@ pub async fn answer_until(
     pass_on(respond, response, [None, None], delivery, stop).await
 }
 
-/// Pieces of a body that were read before anything of the response was passed on.
+/// Pieces of a body that were read before any part of the response was passed on.
 type FirstPieces = [Option<Result<Bytes, UpstreamError>>; 2];
 
-/// Reads the whole message of a short unary response and the piece behind it, or else the first
-/// piece only.
+/// Reads the message of a short unary response and the piece after it. If the first piece is not
+/// the whole message, reads only that.
 async fn first_pieces(
     body: &mut ResponseBody,
     delivery: &Delivery<'_>,
@@ -90,7 +91,7 @@ async fn first_pieces(
     let is_whole = first
         .as_ref()
         .is_some_and(|first| first.as_ref().is_ok_and(|chunk| delivery.rest(chunk) == Some(0)));
-    // Where the trailers come next, there is no second piece.
+    // If the trailers follow the message, the second piece is `None`.
     Ok([first, if is_whole { body.data().await } else { None }])
 }
 
@@ -101,7 +102,7 @@ async fn pass_on(
     delivery: &Delivery<'_>,
     stop: impl Future<Output = Abort>,
 ) -> Outcome {
-    // The head.
+    // Send the head.
     let (mut parts, mut body) = response.into_parts();
     if body.is_end_stream() && first.iter().all(Option::is_none) {
         return head_alone(respond, Response::from_parts(parts, ()), delivery);
@@ -112,14 +113,14 @@ async fn pass_on(
     let Ok(mut out) = respond.send_response(Response::from_parts(parts, ()), false) else {
         return Outcome::ClientGone;
     };
-    // The messages. `stop` is polled while a send waits, too: a client that does not read cannot
-    // keep its call open.
+    // Send the messages. `stop` is also polled while a send waits, so a client that does not read
+    // cannot keep its call open.
     let copied =
         match select(pin!(messages(first, &mut body, &mut out, delivery)), pin!(stop)).await {
             Either::Left((copied, _)) => copied,
             Either::Right((abort, _)) => Err(abort),
         };
-    // The end.
+    // End the response.
     match copied {
         Ok(()) => match body.trailers().await {
             Ok(trailers) => finish(&mut out, trailers),
@@ -151,7 +152,7 @@ async fn messages(
             left.map(|left: usize| left.saturating_sub(length))
         };
         delivery.send_before(out, chunk, delivery.behind(left), |cx| body.keep(cx)).await?;
-        // Only now may etcd send more: a slow reader costs one window.
+        // Only now may etcd send more, so a client that reads slowly costs at most one window.
         body.release(length);
     }
 }

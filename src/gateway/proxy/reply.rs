@@ -1,4 +1,4 @@
-//! Responses of the proxy itself. No other file creates a status.
+//! The proxy's own responses. No other file creates a gRPC status.
 
 use std::borrow::Cow;
 use std::fmt::Write;
@@ -31,7 +31,7 @@ pub mod code {
 
 /// clientv3 compares this text (`api/v3rpc/rpctypes/error.go`, `ErrGRPCPermissionDenied`).
 pub const PERMISSION_DENIED: &str = "etcdserver: permission denied";
-/// As above, `ErrGRPCTooManyRequests` of the same file.
+/// clientv3 compares this text too (`ErrGRPCTooManyRequests` in the same file).
 pub const TOO_MANY_REQUESTS: &str = "etcdserver: too many requests";
 /// clientv3 retries even a write after UNAVAILABLE with this text, because it means that nothing
 /// was sent (`client/v3/retry.go`, `isSafeRetryMutableRPC`).
@@ -47,10 +47,10 @@ pub struct Status {
     pub code: u32,
     /// The text for the client.
     pub message: Cow<'static, str>,
-    /// The details of the denial, for the trailer that is sent only where it is configured, because
-    /// it reveals the policy.
+    /// The details of the denial, for the trailer `etcd-warden-reason`. It reveals the policy, so
+    /// it is sent only if `reason-trailer` is set.
     reason: Option<String>,
-    /// Not OK: a client that does not speak gRPC gets this instead.
+    /// The HTTP status. If it is not 200, the client is not gRPC and gets only this status.
     http: StatusCode,
 }
 
@@ -76,14 +76,15 @@ impl Status {
         )
     }
 
-    /// The proxy is shutting down. clientv3 resumes its streams elsewhere after UNAVAILABLE.
+    /// The proxy is shutting down. After UNAVAILABLE, clientv3 resumes its streams on another
+    /// connection.
     #[must_use]
     pub const fn draining() -> Self {
         Self::new(code::UNAVAILABLE, "etcd-warden: shutting down")
     }
 
-    /// The stream ends because the policy or the certificate has changed. A new stream is judged by
-    /// what is in effect now.
+    /// The stream ends because the policy or the certificate has changed. The client opens a new
+    /// stream, which is judged by the current policy.
     #[must_use]
     pub const fn open_again() -> Self {
         Self::new(
@@ -92,8 +93,8 @@ impl Status {
         )
     }
 
-    /// A Watch stream for which there is no slot at all. clientv3 retries later with all its
-    /// watches after UNAVAILABLE; with RESOURCE_EXHAUSTED it would end them all for good
+    /// There is no slot for a Watch stream, not even an overflow slot. After UNAVAILABLE, clientv3
+    /// retries with all its watches; after RESOURCE_EXHAUSTED it would give up all of them for good
     /// (`client/v3/watch.go`, `isHaltErr`).
     #[must_use]
     pub const fn too_many_streams() -> Self {
@@ -106,8 +107,8 @@ impl Status {
         Self::new(code::RESOURCE_EXHAUSTED, TOO_MANY_REQUESTS)
     }
 
-    /// The status for a denial: etcd's own text where etcd has one. `tell_reason` adds the trailer
-    /// with the details.
+    /// The status for a denial. The text is etcd's own if etcd has one for this case. `tell_reason`
+    /// adds the trailer with the details.
     #[must_use]
     pub fn of(denial: &Denial, tell_reason: bool) -> Self {
         let mut status = match denial.reason {
@@ -152,7 +153,7 @@ impl Status {
         Self { message: Cow::Owned(text), ..Self::new(code::RESOURCE_EXHAUSTED, "") }
     }
 
-    /// A request whose `grpc-encoding` etcd does not have, with grpc-go's text (`server.go`,
+    /// etcd does not support the request's `grpc-encoding`. The text is grpc-go's (`server.go`,
     /// `processStreamingRPC`), which etcd uses.
     #[must_use]
     pub fn no_decompressor(encoding: &[u8]) -> Self {
@@ -163,8 +164,8 @@ impl Status {
         Self { message: Cow::Owned(text), ..Self::new(code::UNIMPLEMENTED, "") }
     }
 
-    /// The denial's own text. It says what is wrong with the client's bytes, and nothing about the
-    /// policy.
+    /// A status with the denial's own text. The text describes the fault in the client's bytes and
+    /// reveals nothing about the policy.
     fn with_text(code: u32, denial: &Denial) -> Self {
         let text = match &denial.missing {
             Missing::Form(malformed) => format!("etcd-warden: {malformed}"),
@@ -180,8 +181,8 @@ impl Status {
         (self.http == StatusCode::OK).then_some(self.code)
     }
 
-    /// Sends the status as the whole response ("Trailers-Only"). If the client is gone, this does
-    /// nothing.
+    /// Sends the status as the whole response (gRPC's *Trailers-Only*). If the client is gone, this
+    /// does nothing.
     pub fn send(&self, respond: &mut SendResponse<Bytes>) {
         let mut response = Response::new(());
         *response.status_mut() = self.http;
@@ -199,7 +200,7 @@ impl Status {
         }
     }
 
-    /// The status as trailers, behind messages that were sent.
+    /// The status as trailers, to end a response whose head was sent.
     #[must_use]
     pub fn trailers(&self) -> HeaderMap {
         let mut trailers = HeaderMap::with_capacity(4);
@@ -222,8 +223,8 @@ pub fn head() -> Response<()> {
     response
 }
 
-/// Encodes a `grpc-message`: printable ASCII as it is, `%` and all other bytes as `%NN` (gRPC's
-/// `PROTOCOL-HTTP2.md`).
+/// Encodes a `grpc-message`: printable ASCII except `%` unchanged, every other byte as `%NN`
+/// (gRPC's `PROTOCOL-HTTP2.md`).
 fn percent_encoded(text: &str) -> HeaderValue {
     let mut encoded = String::with_capacity(text.len());
     for byte in text.bytes() {

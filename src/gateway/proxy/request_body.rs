@@ -1,4 +1,4 @@
-//! A request's body, held until the request can be judged.
+//! The body of a request, which is held until the request can be judged.
 
 use bytes::{Bytes, BytesMut};
 use etcd_warden_core::authorize::{Denial, Missing, Reason};
@@ -16,16 +16,16 @@ use super::outcome::Abort;
 pub enum Until {
     /// The end of the stream, so that nothing can follow the message. Enforcement waits for this.
     End,
-    /// The first whole message, or proof that there will be none. etcd itself waits for this.
+    /// The first whole message, or a fault that rules one out. etcd itself waits for this.
     FirstMessage,
 }
 
-/// A request body: the part that has arrived, and the stream that the rest arrives on.
+/// A request body: the bytes that have arrived, and the stream for the rest.
 pub struct RequestBody {
     body: RecvStream,
-    /// What has arrived, as long as it is one chunk.
+    /// The bytes that have arrived, if they are one chunk.
     held: Bytes,
-    /// What has arrived, once it is several chunks.
+    /// The bytes that have arrived, if they are several chunks.
     more: BytesMut,
     ended: bool,
     share: Share,
@@ -34,7 +34,7 @@ pub struct RequestBody {
     encoding: Encoding,
     /// The decompressed message, if it arrived compressed.
     plain: Option<Plain>,
-    /// Why the body can never be one acceptable message.
+    /// The denial, if the body can no longer become one acceptable message.
     refused: Option<Denial>,
 }
 
@@ -55,8 +55,8 @@ impl RequestBody {
         }
     }
 
-    /// Reads until there is enough to judge, or proof that there never will be. In both cases
-    /// [`RequestBody::message`] then has the result, and what has arrived stays held.
+    /// Reads until there is enough to judge, or until the body is refused. Then
+    /// [`RequestBody::message`] returns the result. All bytes that have arrived stay held.
     ///
     /// # Errors
     /// [`Abort::ClientGone`].
@@ -106,13 +106,13 @@ impl RequestBody {
         Ok(())
     }
 
-    /// Why [`RequestBody::fill`] refused the body, if it did.
+    /// The denial, if [`RequestBody::fill`] refused the body.
     pub fn refused(&self) -> Option<&Denial> {
         self.refused.as_ref()
     }
 
-    /// Decompresses the message if it arrived compressed. A framing error is left to
-    /// [`RequestBody::message`].
+    /// Decompresses the message if it arrived compressed. [`RequestBody::message`] reports framing
+    /// errors.
     async fn decompress(&mut self, limit: usize) {
         if !frame::is_compressed(self.bytes())
             || self.plain.is_some()
@@ -129,10 +129,10 @@ impl RequestBody {
         }
     }
 
-    /// The message, if the body is exactly one.
+    /// The message, if the body is exactly one message.
     ///
     /// # Errors
-    /// Why it is not, or why [`RequestBody::fill`] refused the body.
+    /// The framing error, or the denial with which [`RequestBody::fill`] refused the body.
     pub fn message(&self, limit: usize) -> Result<&[u8], Denial> {
         if let Some(denial) = &self.refused {
             return Err(denial.clone());
@@ -150,9 +150,9 @@ impl RequestBody {
         if self.more.is_empty() { &self.held } else { &self.more }
     }
 
-    /// Takes the held bytes out: those that were judged, and those that are forwarded with these
-    /// headers. They differ only for a compressed message whose `grpc-encoding` is forwarded, which
-    /// happens in shadow mode alone.
+    /// Takes the held bytes out. Returns the bytes that were judged, and the bytes to forward with
+    /// these headers. They differ only if a compressed message is forwarded as it arrived, together
+    /// with `grpc-encoding`, which only shadow mode does.
     pub fn take(&mut self, headers: &HeaderMap) -> (Bytes, Bytes) {
         let arrived = if self.more.is_empty() {
             std::mem::take(&mut self.held)
@@ -166,7 +166,7 @@ impl RequestBody {
         }
     }
 
-    /// Whether the client has ended the request.
+    /// True if the client has ended the request.
     pub fn ended(&self) -> bool {
         self.ended || self.body.is_end_stream()
     }
@@ -176,11 +176,11 @@ impl RequestBody {
         &mut self.body
     }
 
-    /// Keeps a chunk. Returns false if the budget has no room for it; it is kept all the same,
-    /// because shadow mode forwards everything that arrived. A single chunk is kept as it is, so
-    /// that the usual request is never copied.
+    /// Keeps a chunk. Returns false if this exceeds the budget. The chunk is kept even then,
+    /// because shadow mode forwards everything that arrived. A single large or final chunk is not
+    /// copied, so the usual request never is.
     fn keep(&mut self, chunk: Bytes) -> bool {
-        // The window is released at once: the budget bounds what is held, not flow control.
+        // Return the flow-control capacity at once: the budget limits the held bytes.
         let _ = self.body.flow_control().release_capacity(chunk.len());
         let has_room = self.share.take(chunk.len());
         if has_room {
@@ -198,7 +198,8 @@ impl RequestBody {
         has_room
     }
 
-    /// Detects from the first five bytes, before the rest is held, that the message is too large.
+    /// Returns a denial if the frame header announces a message over the limit, before its bytes
+    /// are held, or if more bytes have arrived than one message can have.
     fn excess(&self, limit: usize) -> Option<Denial> {
         match frame::only(self.bytes(), limit) {
             Err(fault @ FrameFault::TooLarge { .. }) => Some(denial_of(fault)),

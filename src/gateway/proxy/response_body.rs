@@ -1,6 +1,6 @@
-//! A response body of etcd. While its client does not read, what arrives is taken out of `h2` and
-//! coalesced: in `h2` each small piece would cost some hundreds of bytes, keep the buffer alive
-//! that it was read into, and count against the connection, which other clients share.
+//! A response body from etcd. While the client does not read, arriving bytes are taken out of `h2`
+//! and coalesced. In `h2`, each small piece would cost some hundreds of bytes, keep its whole read
+//! buffer alive, and use up the window of the connection, which other clients share.
 
 use std::collections::VecDeque;
 use std::task::{Context, Poll};
@@ -12,14 +12,14 @@ use http::HeaderMap;
 use super::limits::READ_BUFFER;
 use super::outcome::UpstreamError;
 
-/// A piece of at least this many bytes is kept as it is: the buffer that it keeps alive is at most
+/// A piece of at least this many bytes is not copied: the buffer that it keeps alive is at most
 /// twice as large.
 const LARGE: usize = READ_BUFFER / 2;
 
 /// The body of a response.
 pub struct ResponseBody {
     body: RecvStream,
-    /// What arrived while the client was not reading. Most responses never have any.
+    /// Bytes that arrived while the client was not reading. `None` for most responses.
     kept: Option<Box<Kept>>,
 }
 
@@ -46,21 +46,21 @@ impl ResponseBody {
         self.body.poll_data(cx).map_err(|error| UpstreamError::of(&error))
     }
 
-    /// As [`ResponseBody::poll_data`].
+    /// The next bytes, or `None` before the trailers.
     pub async fn data(&mut self) -> Option<Result<Bytes, UpstreamError>> {
         std::future::poll_fn(|cx| self.poll_data(cx)).await
     }
 
-    /// The trailers, once all bytes were read.
+    /// The trailers. Call this after all bytes were read.
     ///
     /// # Errors
-    /// etcd broke the response off.
+    /// The response ended early.
     pub async fn trailers(&mut self) -> Result<Option<HeaderMap>, UpstreamError> {
         self.body.trailers().await.map_err(|error| UpstreamError::of(&error))
     }
 
-    /// Keeps what has arrived, and registers the task to be woken for more. At most one window
-    /// arrives, because no capacity is released meanwhile.
+    /// Takes all bytes that have arrived out of `h2`, and registers the task to be woken for more.
+    /// This is at most one window, because no capacity is released meanwhile.
     pub fn keep(&mut self, cx: &mut Context<'_>) {
         while self.kept.as_ref().is_none_or(|kept| kept.end.is_none())
             && let Poll::Ready(arrived) = self.body.poll_data(cx)
@@ -74,12 +74,12 @@ impl ResponseBody {
         }
     }
 
-    /// Releases the capacity of bytes that were passed on, so that etcd may send more.
+    /// Returns flow-control capacity for bytes that were passed on, so that etcd may send more.
     pub fn release(&mut self, bytes: usize) {
         let _ = self.body.flow_control().release_capacity(bytes);
     }
 
-    /// Whether nothing follows, not even trailers.
+    /// True if nothing follows, not even trailers.
     #[must_use]
     pub fn is_end_stream(&self) -> bool {
         self.kept.as_ref().is_none_or(|kept| kept.is_empty()) && self.body.is_end_stream()
@@ -90,9 +90,9 @@ impl ResponseBody {
 #[derive(Default)]
 struct Kept {
     pieces: VecDeque<Bytes>,
-    /// The small pieces behind them, coalesced.
+    /// The small pieces after `pieces`, coalesced.
     last: BytesMut,
-    /// How the data ended.
+    /// The end of the data, or the error that ended it.
     end: Option<Result<(), UpstreamError>>,
 }
 

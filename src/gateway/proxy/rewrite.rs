@@ -1,10 +1,10 @@
-//! The messages that are not passed on unchanged:
+//! Rewrites the few messages that are not passed on unchanged:
 //!
-//! * the client URLs in responses of MemberList, MemberAdd, MemberRemove, MemberUpdate and
-//!   MemberPromote, where an advertised URL is configured: a client that syncs its endpoints must
-//!   not bypass the proxy;
-//! * the response of LeaseLeases, for clients that may not see the leases of other identities;
-//! * the request of LeaseGrant with id 0: the proxy chooses the id, and with it the owner.
+//! * The responses of MemberList, MemberAdd, MemberRemove, MemberUpdate and MemberPromote, if an
+//!   advertised URL is configured: their client URLs are replaced, so that a client that syncs its
+//!   endpoints does not bypass the proxy.
+//! * The response of LeaseLeases, for clients that may not see the leases of other identities.
+//! * The request of LeaseGrant with id 0: the proxy chooses an id that carries the owner's mark.
 
 use std::pin::pin;
 
@@ -40,7 +40,7 @@ pub enum Rewrite {
 }
 
 impl Rewrite {
-    /// The change that this client's response needs, if any.
+    /// The rewrite that the response to this client needs, if any.
     pub fn of(shared: &Shared, principal: &Principal, method: Method) -> Option<Rewrite> {
         let advertise = &shared.config.advertise;
         match method {
@@ -84,7 +84,7 @@ impl Rewrite {
     }
 }
 
-/// Passes on a response of one message, changed.
+/// Passes on a response of one message after `change` has rewritten it.
 pub async fn answer(
     respond: &mut SendResponse<Bytes>,
     response: Response<ResponseBody>,
@@ -106,7 +106,7 @@ pub struct Whole {
     head: Response<()>,
     body: Bytes,
     trailers: Option<HeaderMap>,
-    /// The client's budget for it, until it was passed on.
+    /// The part of the client's budget that the response uses until it was passed on.
     _hold: Reservation,
 }
 
@@ -114,7 +114,7 @@ impl Whole {
     /// Reads a response to its end.
     ///
     /// # Errors
-    /// etcd broke it off, it is larger than the limit, or the client has no budget for it.
+    /// The response ended early, it is larger than the limit, or the client has no budget for it.
     pub async fn read(
         response: Response<ResponseBody>,
         delivery: &Delivery<'_>,
@@ -137,9 +137,9 @@ impl Whole {
         Ok(Self { head, body: whole.freeze(), trailers, _hold: hold })
     }
 
-    /// Whether etcd says that the chosen id of a lease is taken (`ErrGRPCLeaseExist`). Over TLS its
-    /// status is in trailers behind a separate head, which Go's HTTP server writes; in plain text
-    /// it is in the head, and nothing follows.
+    /// True if the response is the error that the chosen lease id exists (`ErrGRPCLeaseExist`).
+    /// Over TLS, Go's HTTP server sends the status in trailers after a separate head. In plain
+    /// text, the status is in the head, and nothing follows.
     pub fn says_lease_is_taken(&self) -> bool {
         let status = self.trailers.as_ref().unwrap_or(self.head.headers());
         status::code(status) == Some(reply::code::FAILED_PRECONDITION)
@@ -152,14 +152,14 @@ impl Whole {
         change: impl FnOnce(&[u8]) -> Result<Vec<u8>, Malformed>,
     ) -> Result<Self, Abort> {
         if frame::is_compressed(&self.body) {
-            // etcd answers a compressed request, which shadow mode forwards, in the same encoding.
-            // An uncompressed message is valid under every `grpc-encoding`.
+            // Shadow mode forwards a compressed request, and etcd compresses its response too. The
+            // rewritten message is not compressed, which is valid under every `grpc-encoding`.
             let encoding = Encoding::of(self.head.headers());
             let plain = delivery.plain(self.body, encoding, MAX_RESPONSE).await;
             self.body = plain.map_err(|denial| unreadable(&denial.to_string()))?.framed;
         }
         match frame::single(&self.body, MAX_RESPONSE) {
-            // Only an error status: nothing to change.
+            // The response has only an error status, so there is nothing to rewrite.
             Err(frame::FrameFault::NoMessage) => {}
             Ok(message) => {
                 let changed = change(message).map_err(|error| unreadable(&error.to_string()))?;
@@ -192,14 +192,17 @@ impl Whole {
     }
 }
 
-/// The end of a call whose response must be rewritten and cannot be read. It gets no response,
-/// because an unchanged one may reveal too much.
+/// Ends a call whose response must be rewritten but cannot be read. The client does not get the
+/// response, because without the rewrite it may reveal too much.
 fn unreadable(why: &str) -> Abort {
     tracing::error!(why, "cannot read a response of etcd that must be rewritten");
-    Abort::Stop(Status::new(reply::code::UNAVAILABLE, "etcd-warden: etcd's answer cannot be read"))
+    Abort::Stop(Status::new(
+        reply::code::UNAVAILABLE,
+        "etcd-warden: the response of etcd cannot be read",
+    ))
 }
 
-/// A LeaseGrant request without an id, framed, with an id that the proxy chose for the client.
+/// A framed LeaseGrant request with an id that the proxy chooses for the client.
 #[must_use]
 pub fn lease_grant(shared: &Shared, principal: &Principal, ttl: i64) -> Bytes {
     let id = shared.lease_key.mint(&principal.name, salt());
@@ -208,8 +211,8 @@ pub fn lease_grant(shared: &Shared, principal: &Principal, ttl: i64) -> Bytes {
 
 fn salt() -> u32 {
     let mut bytes = [0; 4];
-    // Without system randomness the salt is 0, and an identity gets one lease at a time. Ownership
-    // does not depend on the salt.
+    // If the system has no randomness, the salt is 0. An identity can then have only one lease at a
+    // time. Ownership does not depend on the salt.
     let _ = aws_lc_rs::rand::fill(&mut bytes);
     u32::from_le_bytes(bytes)
 }

@@ -1,11 +1,11 @@
 //! Shares the time of a worker between identities. A thread polls woken tasks one after the other,
-//! so an identity with four hundred connections would have four hundred turns in a row. Here an
-//! identity has one [`SLICE`] of each round, over all its connections. The rest of them waits for
-//! the next round, behind everything that has arrived for other identities. If only one identity
-//! has work, a round ends at once.
+//! so an identity with 400 connections would have 400 turns in a row. Instead, each identity has
+//! one [`SLICE`] per round, for all its connections together. When the slice is used up, its other
+//! connections wait for the next round, and other identities run first. If only one identity has
+//! work, the next round begins at once.
 //!
-//! The slice is a time, because no count covers the cost of everything: TLS records, frames, calls,
-//! and what one call wakes.
+//! The slice is a duration and not a count, because a count cannot cover all costs: TLS records,
+//! frames, calls, and the tasks that a call wakes.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
@@ -18,8 +18,8 @@ use std::time::{Duration, Instant};
 use pin_project_lite::pin_project;
 use tokio::sync::Notify;
 
-/// How long the connections of one identity may run in one round before those of others do. The
-/// last poll in it may take as long again.
+/// The time for which the connections of one identity may run in one round. The last poll in the
+/// slice is not interrupted, so it may take as long again.
 pub const SLICE: Duration = Duration::from_millis(1);
 
 /// The scheduler of one worker.
@@ -32,7 +32,7 @@ pub struct Scheduler {
 #[derive(Default)]
 struct Queues {
     by_name: HashMap<Arc<str>, Weak<Queue>>,
-    /// The number of entries at which those of identities without a connection are removed.
+    /// At this number of entries, those of identities without a connection are removed.
     sweep_at: usize,
 }
 
@@ -49,11 +49,13 @@ pub struct Queue {
     round: Rc<Round>,
     /// The number of the round that `spent` belongs to.
     last: Cell<u64>,
+    /// The used part of the slice.
     spent: Cell<Duration>,
+    /// The connections that wait, in order.
     entries: RefCell<VecDeque<Rc<Entry>>>,
-    /// One of its connections was called, and has not been polled since.
+    /// True if one of the connections was called and has not been polled since.
     called: Cell<bool>,
-    /// The queue is among those that wait for the next round.
+    /// True if the queue is in [`Round::waiting`].
     listed: Cell<bool>,
 }
 
@@ -66,14 +68,14 @@ struct Entry {
 
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 enum State {
-    /// It does not wait: it has no work, or is running.
+    /// The connection does not wait: it has no work, or is running.
     #[default]
     Idle,
-    /// It waits to be called.
+    /// The connection waits to be called.
     Waiting,
-    /// It was called, and runs when it is polled next.
+    /// The connection was called, and runs when it is polled next.
     Called,
-    /// It was dropped.
+    /// The connection was dropped.
     Dropped,
 }
 
@@ -107,8 +109,9 @@ impl Scheduler {
         async move {
             loop {
                 round.wanted.notified().await;
-                // tokio resumes this only after it has polled the I/O driver, and behind the tasks
-                // that the driver has woken.
+                // tokio resumes this task after it has polled the I/O driver and then the tasks
+                // that the driver has woken. So work that has arrived for other identities runs
+                // first.
                 tokio::task::yield_now().await;
                 round.begin_next();
             }
@@ -125,7 +128,7 @@ impl Round {
             queue.refresh();
             queue.call();
         }
-        // Reuse the memory in the next round, unless a waker has added a queue to it already.
+        // Reuse the memory, unless a waker has already added a queue for the next round.
         if self.waiting.borrow().is_empty() {
             self.waiting.replace(waiting);
         }
@@ -133,7 +136,7 @@ impl Round {
 }
 
 impl Queue {
-    /// Begins a new slice if the round has changed. An unused slice does not accumulate.
+    /// Begins a new slice if the round has changed. Unused time is not carried over.
     fn refresh(&self) {
         if self.last.replace(self.round.number.get()) != self.round.number.get() {
             self.spent.set(Duration::ZERO);
@@ -177,7 +180,7 @@ struct Membership {
 }
 
 impl Membership {
-    /// Whether the connection may run now. Otherwise it is woken when it may.
+    /// Returns true if the connection may run now. If not, it is woken when it may.
     fn begin(&self, cx: &Context<'_>) -> bool {
         let Self { queue, entry } = self;
         queue.refresh();
@@ -309,7 +312,10 @@ mod tests {
             while turns.iter().any(|turns| turns.get() < 3) {
                 tokio::task::yield_now().await;
             }
-            assert!(turns.iter().all(|turns| turns.get() <= 5), "they take turns");
+            assert!(
+                turns.iter().all(|turns| turns.get() <= 5),
+                "no connection has many more turns than another"
+            );
         })
         .await;
     }

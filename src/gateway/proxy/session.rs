@@ -1,4 +1,4 @@
-//! The HTTP/2 session of one client connection: it runs the calls, and ends the connection.
+//! The HTTP/2 session of one client connection. It runs the calls and ends the connection.
 
 use std::cell::Cell;
 use std::future::poll_fn;
@@ -35,16 +35,17 @@ use crate::http2::io::{InspectedStream, SharedLayer};
 use crate::http2::layer::Refusal;
 use crate::metrics::reason::Limit;
 
-/// Bytes of DATA frames below 256 bytes that `h2` may keep on a connection: some 8,000 frames, each
-/// charged with 256 bytes. Small frames that arrive together are combined ([`crate::http2`]).
+/// Limit on DATA frames below 256 bytes that `h2` may keep on a connection. Each is charged with
+/// 256 bytes, so about 8,000 frames. Small frames that arrive together are combined
+/// ([`crate::http2`]).
 const SMALL_DATA: usize = 2 * 1024 * 1024;
 
 type Http2 = Connection<PacedStream<InspectedStream<TlsStream<TcpStream>>>, Bytes>;
 
-/// Does the HTTP/2 handshake with a client. `None`: it did not end in time.
+/// Does the HTTP/2 handshake with a client. Returns `None` after a timeout.
 ///
 /// # Errors
-/// A protocol error of the client, or an error of the network.
+/// A protocol error of the client, or a network error.
 pub async fn begin(
     client: Rc<Client>,
     stream: TlsStream<TcpStream>,
@@ -59,8 +60,8 @@ pub async fn begin(
         .max_concurrent_streams(limits.max_streams)
         .max_header_list_size(limits.max_header_bytes)
         .max_send_buffer_size(WRITE_BATCH)
-        // Floods are charged below h2, by their cost. A read batch has fewer resets than this, so
-        // that h2 takes no busy client for a flood.
+        // The layer below h2 detects floods by the cost of frames. h2's own limit is above the
+        // number of resets in a read batch, so that h2 never treats a busy client as a flood.
         .max_pending_accept_reset_streams(READ_BATCH)
         .max_local_error_reset_streams(None)
         .data_frame_budget(SMALL_DATA)
@@ -90,16 +91,16 @@ pub struct Session {
     send_queue: Rc<SendQueue>,
     /// The backlog of the send queue, charged to the identity.
     backlog: Reservation,
-    /// GOAWAY was sent: the client opens no new streams.
+    /// True if GOAWAY was sent, so the client opens no new streams.
     draining: bool,
     budget: Rc<PollBudget>,
-    /// What was seen of the connection's frames.
+    /// The layer that inspects the connection's frames below `h2`.
     layer: SharedLayer,
-    /// The mode that the limits of `layer` are for.
+    /// The mode whose frame limits `layer` has.
     mode: Mode,
-    /// The connection was shut down because of its frames.
+    /// True if the connection was shut down because of its frames.
     refused: bool,
-    /// `h2` has rejected something.
+    /// True if `h2` has rejected a frame or a stream.
     rejected: Cell<bool>,
     ending: Pin<Box<WaitForCancellationFutureOwned>>,
     keepalive: Keepalive,
@@ -118,7 +119,7 @@ enum Next {
     Ended(Result<(), h2::Error>),
 }
 
-/// Ready when a call has ended.
+/// Polls the calls. Ready if one of them has ended.
 fn poll_calls<C: Future<Output = ()>>(
     calls: &mut FuturesUnordered<C>,
     cx: &mut Context<'_>,
@@ -159,12 +160,12 @@ impl Session {
         }
     }
 
-    /// Runs the calls and the connection in one task: first each call that was woken, then the
-    /// connection, so that the responses of several calls leave in one write. A call that gives
-    /// `h2` something to send wakes the connection as well.
+    /// Runs the calls and the connection in one task. Each turn polls first the woken calls and
+    /// then the connection, so that the responses of several calls leave in one write. A call that
+    /// passes bytes to `h2` also wakes the connection.
     ///
     /// # Errors
-    /// A protocol error of the client, or an error of the network.
+    /// A protocol error of the client, or a network error.
     pub async fn run(mut self: Box<Self>) -> Result<(), h2::Error> {
         let mut calls = FuturesUnordered::new();
         let budget = self.budget.clone();
@@ -212,7 +213,8 @@ impl Session {
         })
         .await;
         self.note_rejected();
-        // The calls that are left see that their client is gone, and record it.
+        // Poll the remaining calls until they end: they find that their client is gone and record
+        // it.
         drop(self.connection);
         self.send_queue.end();
         poll_fn(|cx| {
@@ -228,7 +230,7 @@ impl Session {
         ended
     }
 
-    /// Applies the frame limits of the client's present mode.
+    /// Applies the frame limits of the client's current mode.
     fn follow_mode(&mut self) {
         let mode = self.client.caller().principal.mode;
         if mode != self.mode {
@@ -237,7 +239,8 @@ impl Session {
         }
     }
 
-    /// Shuts the connection down if the client floods, or breaks a rule that `h2` does not check.
+    /// Shuts the connection down if the client floods it or violates a rule that `h2` does not
+    /// check.
     fn refuse(&mut self) {
         let Some(refusal) = self.layer.borrow().refusal().filter(|_| !self.refused) else { return };
         self.refused = true;
@@ -257,7 +260,7 @@ impl Session {
         self.connected.wake();
     }
 
-    /// Records what `h2` has rejected by itself.
+    /// Records the frames and streams that `h2` itself has rejected.
     fn note_rejected(&self) {
         if let Some(rejected) = self.layer.borrow_mut().rejected().filter(|_| !self.refused) {
             rejections::by_h2(&self.client, &rejected, !self.rejected.replace(true));
@@ -272,14 +275,15 @@ impl Session {
                 respond.send_reset(h2::Reason::REFUSED_STREAM);
                 Next::Again
             }
-            // etcd resets such a stream, too. There is nothing to judge in it.
+            // The request is malformed. etcd resets such a stream too. There is nothing to judge.
             Poll::Ready(Some(Ok((_, mut respond))))
                 if self.layer.borrow_mut().take_malformed(respond.stream_id().as_u32()) =>
             {
                 respond.send_reset(h2::Reason::PROTOCOL_ERROR);
                 Next::Again
             }
-            // Its path may differ from what h2 reports. The client may reconnect.
+            // The path that h2 reports may differ from the path that the client sent. Refuse the
+            // request; the client may reconnect.
             Poll::Ready(Some(Ok((_, mut respond)))) if self.has_unread_head() => {
                 respond.send_reset(h2::Reason::REFUSED_STREAM);
                 if !self.draining {
@@ -299,7 +303,7 @@ impl Session {
                 if !self.send_queue.next_batch() {
                     return Poll::Pending;
                 }
-                // The frames have used up the turn, and the frames that are left wake the task.
+                // The frames have used up the turn. The remaining frames wake the task.
                 if yielded {
                     return Poll::Pending;
                 }
@@ -314,13 +318,14 @@ impl Session {
         })
     }
 
-    /// Whether a request may have another path than `h2` reports, and is enforced.
+    /// True if the client is enforced and a request may have another path than `h2` reports.
     fn has_unread_head(&self) -> bool {
         self.layer.borrow().has_unread_heads()
             && self.client.caller().principal.mode == Mode::Enforce
     }
 
-    /// Does what is due besides the calls. Ready when the connection must end at once.
+    /// Checks the lifetime, the drain and the keepalive of the connection. Ready if the connection
+    /// must end at once.
     fn housekeeping(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), h2::Error>> {
         if !self.client.is_over() {
             let client = &self.client;
@@ -350,7 +355,8 @@ impl Session {
         Poll::Pending
     }
 
-    /// Accepts no new streams. Open streams end themselves, and unary calls finish.
+    /// Begins to end the connection: sends GOAWAY. Open streams end themselves, and unary calls
+    /// finish.
     fn drain(&mut self) {
         self.draining = true;
         self.client.ending.cancel();

@@ -1,5 +1,5 @@
-//! Calls that stay open: what ends them before they end themselves, and how the messages of
-//! bidirectional streams are judged and recorded.
+//! Calls that stay open: [`stop`] waits for the reasons to end one early. Also judges and records
+//! the messages of bidirectional streams, and serves gRPC's health service.
 
 mod bidi;
 mod splitter;
@@ -36,7 +36,7 @@ use crate::upstream::Class;
 pub struct Asked<'m> {
     /// The request in the message.
     pub request: Request<'m>,
-    /// What the request accesses.
+    /// The accesses of the request.
     pub accesses: Accesses<'m>,
 }
 
@@ -71,9 +71,13 @@ impl<'m> Asked<'m> {
 }
 
 /// Judges a message of a bidirectional stream that shadow mode has already forwarded, and records
-/// the decision.
-pub async fn observe(call: &Call<'_>, method: Method, framed: Result<Bytes, FrameFault>) {
-    let caller = call.client.caller();
+/// the decision. `caller` is that of the moment at which the message was forwarded.
+pub async fn observe(
+    call: &Call<'_>,
+    caller: &Rc<Caller>,
+    method: Method,
+    framed: Result<Bytes, FrameFault>,
+) {
     let judging = Instant::now();
     let plain = match framed {
         Ok(framed) => call.plain(framed).await,
@@ -83,11 +87,12 @@ pub async fn observe(call: &Call<'_>, method: Method, framed: Result<Bytes, Fram
         .as_ref()
         .map_err(Denial::clone)
         .and_then(|plain| Ok(Asked::read(method, payload(&plain.framed))?));
-    let decision = decide(call, &caller, &read).await;
+    let decision = decide(call, caller, &read).await;
     let accesses =
         read.as_ref().map(|asked| OwnedAccesses::from(&asked.accesses)).unwrap_or_default();
-    // The message was sent. A full audit queue is counted where the slot is reserved.
-    let _ = record(call, &caller, method, &decision, accesses, judging);
+    // The message was sent already, so an error changes nothing. If the audit queue is full, the
+    // code that reserves a slot in it counts the loss.
+    let _ = record(call, caller, method, &decision, accesses, judging);
 }
 
 /// Decides on one message.
@@ -140,8 +145,9 @@ pub(super) fn payload(framed: &[u8]) -> &[u8] {
     framed.get(frame::HEADER..).unwrap_or_default()
 }
 
-/// Waits until a call that was permitted must end, because the right to it or its connection ends.
-/// Returns the status that its client gets.
+/// Waits until a permitted call must end, because the client lost the right to it or because the
+/// connection ends. Returns the status for the client. `held` is the framed request, which is
+/// judged again after each change of the policy.
 pub async fn stop(call: &Call<'_>, method: Method, held: &Bytes) -> Status {
     let mut changes = call.policy_changes();
     let ends_with_connection =
@@ -149,16 +155,17 @@ pub async fn stop(call: &Call<'_>, method: Method, held: &Bytes) -> Status {
     loop {
         tokio::select! {
             biased;
-            // A client that only waits can wait on another connection. A snapshot is finished.
+            // A client that waits can continue on another connection. A snapshot would have to
+            // start again, so it may finish.
             () = call.client.ending.cancelled(), if ends_with_connection => {
                 return call.ended_with_connection();
             }
-            // But a snapshot ends as well when its certificate is no longer accepted.
+            // When the certificate is no longer accepted, a snapshot ends too.
             () = call.client.over.cancelled() => return call.ended_with_connection(),
             changed = changes.changed() => if changed.is_err() { return Status::draining() },
         }
         let caller = call.client.caller();
-        // In shadow mode the forwarded message may be compressed.
+        // In shadow mode, `held` may be compressed.
         let plain = call.plain(held.clone()).await;
         let decision = match plain.as_ref().map_err(Denial::clone).and_then(Plain::message) {
             Ok(message) => {
@@ -180,8 +187,8 @@ pub async fn stop(call: &Call<'_>, method: Method, held: &Bytes) -> Status {
     }
 }
 
-/// gRPC's health service, answered by the proxy itself: SERVING while at least one member is
-/// expected to respond.
+/// Serves gRPC's health service without etcd: SERVING while at least one member is expected to
+/// respond.
 pub async fn health(call: &Call<'_>, method: Method, respond: &mut SendResponse<Bytes>) {
     let Ok(mut out) = respond.send_response(reply::head(), false) else { return };
     let Err(abort) = report_health(call, method, &mut out).await;
@@ -214,8 +221,9 @@ async fn report_health(
 }
 
 /// `HealthCheckResponse { status }`: field 1, SERVING = 1, NOT_SERVING = 2
-/// (`grpc/health/v1/health.proto`). A list is a `map<string, HealthCheckResponse>` in field 1; etcd
-/// 3.5 to 3.7 has one entry in it, for itself as a whole, whose name is empty.
+/// (`grpc/health/v1/health.proto`). The response to HealthList has a `map<string,
+/// HealthCheckResponse>` in field 1. As in etcd 3.5 to 3.7, its only entry has an empty name: the
+/// server as a whole.
 fn health_message(method: Method, serving: bool) -> Bytes {
     let status = if serving { 1 } else { 2 };
     match method {
@@ -224,10 +232,10 @@ fn health_message(method: Method, serving: bool) -> Bytes {
     }
 }
 
-/// Decides whether the client may hold a stream open at all, without any access.
+/// Decides whether the client may open a stream, before any message with an access.
 ///
 /// # Errors
-/// In enforce mode, why not.
+/// In enforce mode, the denial.
 pub(super) fn may_open(caller: &Caller) -> Result<Permit, Denial> {
     authorize(&caller.principal, &Accesses::default(), &[])
 }

@@ -1,7 +1,6 @@
-//! Writes a client's request to etcd. [`Upload`] is the only way to write to a stream of etcd's
-//! after its head, and each write needs a permit that holds at that moment. Bytes that must wait
-//! for a window or for the socket wait here and not in `h2`, so that the permit is checked after
-//! the wait.
+//! Writes a client's request to etcd. After the head, only [`Upload`] can write to a stream to
+//! etcd. Each write needs a permit that holds at that moment. Bytes that must wait for a window or
+//! for the socket wait here and not in `h2`, so that the permit is checked after the wait.
 
 use std::cell::Cell;
 use std::future::poll_fn;
@@ -14,12 +13,14 @@ use super::live_permit::LivePermit;
 use super::outcome::{Abort, UpstreamError};
 use crate::upstream::window::Window;
 
-/// The request side of one stream to etcd. If it is dropped before the end of the request or the
-/// response, the stream is reset.
+/// The request side of one stream to etcd. If it is dropped while the request or the response has
+/// not ended, the stream is reset.
 pub struct Upload {
     stream: SendStream<Bytes>,
     window: Window,
+    /// Bytes of the body that were passed to `h2`. They are charged to `window`.
     written: usize,
+    /// True if the response to the whole request has begun, so etcd has read all of `written`.
     answered: bool,
 }
 
@@ -28,8 +29,8 @@ impl Drop for Upload {
         if self.answered {
             self.window.give_back(self.written);
         } else {
-            // Bytes that h2 has not written yet must not be sent: `Window` relies on it. A reset
-            // does nothing to a stream that has ended.
+            // The reset makes h2 discard bytes that it has not written yet; `Window` relies on
+            // that. It has no effect on a stream that has ended.
             self.stream.send_reset(Reason::CANCEL);
             self.window.give_up(self.written);
         }
@@ -39,12 +40,12 @@ impl Drop for Upload {
 /// Why bytes were not written to etcd.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unsent {
-    /// etcd has ended the stream, and its response says why.
+    /// etcd has ended the stream. Its response has the reason.
     Closed,
-    /// The permit was withdrawn before any of the bytes was written.
+    /// The permit was withdrawn before the first byte was written.
     Withdrawn,
-    /// The permit was withdrawn after a part of them was written. The stream must end, because more
-    /// bytes would complete that part.
+    /// The permit was withdrawn after some of the bytes were written. The stream must be reset:
+    /// etcd must not receive the rest of a message that is no longer permitted.
     Cut,
 }
 
@@ -56,22 +57,22 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// The progress of a request whose head was sent with these bytes.
+    /// The progress of a request whose first bytes are `body`, and the whole body if `ends`.
     pub fn of(body: &Bytes, ends: bool) -> Self {
         Self { begun: Cell::new(ends || !body.is_empty()), ended: Cell::new(ends) }
     }
 
-    /// Whether any byte of the body was written, or its end.
+    /// True if any byte of the body, or its end, was written.
     pub fn has_begun(&self) -> bool {
         self.begun.get()
     }
 
-    /// Whether the whole request was written.
+    /// True if the whole request was written.
     pub fn has_ended(&self) -> bool {
         self.ended.get()
     }
 
-    /// Notes that bytes or the end were written.
+    /// Records that bytes, or the end, were written.
     pub fn note(&self, ends: bool) {
         self.begun.set(true);
         self.ended.set(ends);
@@ -94,12 +95,12 @@ impl Upload {
         Self { stream, window, written: 0, answered: false }
     }
 
-    /// Notes that the response to a whole request has begun, so that etcd has read the request.
+    /// Records that the response to a whole request has begun. So etcd has read the request.
     pub const fn answered(&mut self) {
         self.answered = true;
     }
 
-    /// Hands bytes to `h2`.
+    /// Passes bytes to `h2`.
     fn send(&mut self, bytes: Bytes, ends: bool) -> Result<(), Unsent> {
         // Some servers close a connection after a hundred empty DATA frames.
         if bytes.is_empty() && !ends {
@@ -110,8 +111,8 @@ impl Upload {
         self.stream.send_data(bytes, ends).map_err(|_| Unsent::Closed)
     }
 
-    /// Writes bytes as etcd's window and the socket allow, and ends the request with the last of
-    /// them if `ends`. The permit is checked before each piece. No piece waits in `h2`, where the
+    /// Writes bytes in pieces, as etcd's window and the socket allow. If `ends`, the last piece
+    /// ends the request. The permit is checked before each piece. No piece waits in `h2`, where the
     /// permit would not be checked again.
     ///
     /// # Errors
@@ -123,7 +124,7 @@ impl Upload {
         ends: bool,
     ) -> Result<(), Unsent> {
         if !self.window.has_room(bytes.len()) {
-            // On the heap, because most requests are short.
+            // On the heap, because most requests are short and never get here.
             return Box::pin(self.write_pieces(permit, bytes, ends)).await;
         }
         if permit.holds() { self.send(bytes, ends) } else { Err(Unsent::Withdrawn) }
@@ -151,12 +152,12 @@ impl Upload {
         }
     }
 
-    /// Waits until [`Upload::write`] can write at least the first of this many bytes without
-    /// waiting. The caller then checks what must hold when they are written. This reserves nothing
-    /// of the window, because they may not be written after all.
+    /// Waits until [`Upload::write`] can write the first of `bytes` bytes without waiting. So a
+    /// decision that is made after this wait still holds when they are written. Reserves no
+    /// capacity, because the bytes may be refused and never written.
     pub async fn ready(&mut self, bytes: usize) {
         if !self.window.has_room(bytes) {
-            // An error shows at the next write.
+            // The next write reports any error.
             let _ = Box::pin(async { Reserved::of(self, bytes.min(1)).await.room().await }).await;
         }
     }
@@ -166,17 +167,17 @@ impl Upload {
         let _ = self.stream.send_data(Bytes::new(), true);
     }
 
-    /// Asks etcd to cancel a watch. This is the proxy's own message and only takes something away,
-    /// so it needs no permit.
+    /// Asks etcd to cancel a watch. The proxy itself creates this message, and it gives the client
+    /// nothing, so it needs no permit.
     pub fn cancel_watch(&mut self, id: i64) {
-        // If etcd has ended the stream, it has ended the watch as well. h2 holds these few bytes
-        // until etcd's window allows them.
+        // An error means that etcd has ended the stream, and the watch with it. These few bytes may
+        // wait in h2 for etcd's window.
         let _ = self.send(frame::encode(&watch::cancel_request(id)), false);
     }
 
-    /// Forwards the rest of a request until the client ends or resets it; `observe` sees each piece
-    /// before it is written. Returns only when the call must end: with [`Abort::ClientGone`], or
-    /// with [`UpstreamError::Withdrawn`].
+    /// Forwards the rest of a request until the client ends or resets it. Calls `observe` with each
+    /// piece before it is written. Returns only if the call must end early: [`Abort::ClientGone`]
+    /// or [`UpstreamError::Withdrawn`].
     pub async fn copy(
         &mut self,
         permit: &LivePermit<'_>,
@@ -222,19 +223,19 @@ impl Upload {
                 }
             }
         }
-        // The response decides when the call ends.
+        // The request is written or no longer wanted. The response decides when the call ends.
         std::future::pending().await
     }
 
-    /// Resets etcd's stream with the code with which the client reset its own.
+    /// Resets the stream to etcd with the error code of the client's reset.
     fn reset(&mut self, error: &h2::Error) -> Abort {
         self.stream.send_reset(error.reason().unwrap_or(Reason::CANCEL));
         Abort::ClientGone
     }
 }
 
-/// Capacity that was requested from `h2` and not used yet. It is charged to the window. On drop the
-/// unused part is given back to the streams that wait for it.
+/// Capacity that was requested from `h2` and not used yet. It is charged to the window. On drop,
+/// the unused part becomes available to other streams.
 struct Reserved<'u> {
     upload: &'u mut Upload,
     bytes: usize,
@@ -250,7 +251,7 @@ impl Drop for Reserved<'_> {
 }
 
 impl<'u> Reserved<'u> {
-    /// Requests capacity once the bytes of earlier requests have left.
+    /// Requests capacity after `h2` has sent everything that it holds.
     async fn of(upload: &'u mut Upload, bytes: usize) -> Self {
         upload.window.take(bytes);
         let reserved = Self { upload, bytes };
@@ -277,7 +278,7 @@ impl<'u> Reserved<'u> {
         }
     }
 
-    /// Hands bytes to `h2`, at most as many as [`Reserved::room`] returned.
+    /// Passes bytes to `h2`, at most the number that [`Reserved::room`] returned.
     fn send(&mut self, bytes: Bytes, ends: bool) -> Result<(), Unsent> {
         self.bytes = self.bytes.saturating_sub(bytes.len());
         self.upload.written = self.upload.written.saturating_add(bytes.len());
@@ -338,13 +339,13 @@ mod tests {
         let window = upload.window.clone();
         let mut reserved = Reserved::of(&mut upload, 100_000).await;
         assert_eq!(reserved.room().await, Ok(INITIAL));
-        assert!(!window.has_room(0), "all of it is requested");
+        assert!(!window.has_room(0), "the whole window is requested");
         reserved.send(Bytes::from_static(&[0; 1000]), false).unwrap();
         drop(reserved);
         reserve(&mut other, INITIAL - 1000).await;
         assert_eq!(upload.written, 1000);
         assert!(window.has_room(48 * 1024 - 1000) && !window.has_room(48 * 1024 - 999));
-        // A wait for a window that another stream holds requests nothing after it was dropped.
+        // `ready` waits for the window that the other stream holds. Dropping it leaves no request.
         assert!(upload.ready(1_500_000).now_or_never().is_none());
         assert!(window.has_room(48 * 1024 - 1000));
     }

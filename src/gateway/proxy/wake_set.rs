@@ -1,5 +1,5 @@
-//! A task made of subtasks, each of which is polled only after it was woken. One request wakes the
-//! task of its connection several times, mostly for one part of it.
+//! A task that consists of subtasks and polls only the woken ones. One request wakes the task of
+//! its connection several times, usually for only one of its subtasks.
 
 mod set;
 /// The primitives of [`set`]. Tests compile it a second time with loom's.

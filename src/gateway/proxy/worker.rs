@@ -1,5 +1,5 @@
-//! One worker: a thread with a current-thread runtime and its own connections to etcd, so that a
-//! request never crosses threads between its two sockets.
+//! One worker: a thread with a current-thread runtime and its own connections to etcd. So a request
+//! never crosses threads between the client's socket and etcd's.
 
 use std::cell::RefCell;
 use std::net::SocketAddr;
@@ -26,13 +26,13 @@ use crate::metrics::RoleCounters;
 use crate::upstream::pool::Pool;
 use crate::upstream::warm;
 
-/// Bytes that an identity may leave unread while there is any budget: a full send queue, and one
-/// response that waits for it.
+/// Bytes that an identity may always leave unread while the budget has room: a full send queue and
+/// one response that waits for it.
 const MIN_UNREAD: usize = 1024 * 1024;
 
-/// Polls of tasks after which the runtime polls the I/O driver (tokio's default is 61). A
-/// connection that always has work takes about a millisecond per poll, which bounds how long others
-/// wait to be noticed.
+/// Number of task polls after which the runtime polls the I/O driver (tokio's default is 61). A
+/// busy connection takes about a millisecond per poll, so events of other connections are noticed
+/// within about 16 ms.
 const EVENT_INTERVAL: u32 = 16;
 
 /// A socket on its way to a worker.
@@ -41,11 +41,11 @@ pub struct Accepted {
     pub stream: std::net::TcpStream,
     /// The client's address. With the PROXY protocol, the one that the load balancer reports.
     pub peer: SocketAddr,
-    /// When it was accepted.
+    /// When the socket was accepted.
     pub since: tokio::time::Instant,
-    /// Counts the connection until it is dropped.
+    /// Counts the connection until this is dropped.
     pub counted: Counted,
-    /// Its handshake, which may have to make room for another.
+    /// The handshake, which may be aborted to make room for another.
     pub handshake: Handshake,
 }
 
@@ -53,7 +53,7 @@ pub struct Accepted {
 pub struct Counted(Vec<Arc<AtomicUsize>>);
 
 impl Counted {
-    /// Counts it in each of these.
+    /// Counts the connection in each of `counts`.
     #[must_use]
     pub fn in_each(counts: Vec<Arc<AtomicUsize>>) -> Self {
         for count in &counts {
@@ -73,23 +73,23 @@ impl Drop for Counted {
 
 /// The listener's handle to a running worker.
 pub struct WorkerHandle {
-    /// Takes its sockets.
+    /// Sends sockets to the worker.
     pub sockets: mpsc::Sender<Accepted>,
-    /// The number of its connections.
+    /// The number of the worker's connections.
     pub connections: Arc<AtomicUsize>,
 }
 
-/// What the connections of one worker share.
+/// The state that the connections of one worker share.
 pub struct Worker {
-    /// What all workers share.
+    /// The state that all workers share.
     pub shared: Arc<Shared>,
-    /// Its connections to etcd.
+    /// The worker's connections to etcd.
     pub pool: Rc<Pool>,
-    /// Its lookups of the keys of leases.
+    /// Lookups of the keys of leases.
     pub lease_lookups: Rc<LeaseLookups>,
-    /// Its clients.
+    /// The connected clients.
     pub clients: ConnectionSet,
-    /// Shares its time between identities.
+    /// Shares the worker's time between identities.
     pub scheduler: Scheduler,
     /// The metric handles of each role.
     pub roles: RoleTable,
@@ -99,7 +99,7 @@ pub struct Worker {
     pub unread: Budget,
 }
 
-/// Starts a worker thread. It ends with its last connection once the handle was dropped.
+/// Starts a worker thread. After the handle was dropped, the thread ends with its last connection.
 ///
 /// # Errors
 /// The operating system provides no thread, or no epoll instance.
@@ -107,8 +107,8 @@ pub fn start(
     shared: Arc<Shared>,
     number: usize,
 ) -> std::io::Result<(WorkerHandle, JoinHandle<()>)> {
-    // Each socket is a handshake in progress, of which there are at most this many, so that the
-    // channel is never full.
+    // Each socket in the channel is a handshake in progress, and their number is limited to the
+    // same value. So the channel is never full.
     let (sockets, mut arrivals) =
         mpsc::channel::<Accepted>(shared.config.limits.max_handshakes.max(1));
     let connections = Arc::new(AtomicUsize::new(0));

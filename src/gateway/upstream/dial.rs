@@ -3,9 +3,9 @@
 //! A name may have several addresses, and one of them may drop packets. So addresses are tried as
 //! in RFC 8305 (Happy Eyeballs): the next attempt starts when the previous one has failed or has
 //! taken 250 ms, and the first one to finish its TLS handshake is used. The handshake is part of
-//! the attempt because an address that accepts TCP and then stays silent is as useless as one that
-//! drops packets. For a peer that completes TLS and then does not answer there is [`FirstAddress`]:
-//! the next connection starts with the next address.
+//! the attempt, because an address that accepts TCP and then stays silent is as useless as one that
+//! drops packets. If a peer completes TLS but then does not respond, the next connection starts
+//! with the next address ([`FirstAddress`]).
 
 use std::future::pending;
 use std::net::SocketAddr;

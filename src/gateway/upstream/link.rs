@@ -23,11 +23,11 @@ use crate::http2::cost::CostLimits;
 use crate::http2::io::InspectedStream;
 use crate::tls::Tls;
 
-/// Most concurrent streams on one connection. Older releases of etcd accept 250 over TLS.
+/// Limit on concurrent streams of one connection. Older releases of etcd accept 250 over TLS.
 const MAX_STREAMS: u32 = 200;
 
 /// Flow-control window of one stream: bytes of a response that etcd may send before the client has
-/// taken them.
+/// read them.
 pub const fn stream_window(class: Class) -> u32 {
     match class {
         // A client that stops reading costs one window, so unary calls get no more than their
@@ -43,12 +43,14 @@ pub const fn stream_window(class: Class) -> u32 {
 const CONNECTION_WINDOW: u32 = (1 << 31) - 1;
 const _: () = assert!(CONNECTION_WINDOW / MAX_STREAMS >= stream_window(Class::Bulk));
 
-/// h2's budget for queued DATA frames of less than 256 bytes: unlimited. Above the budget h2 closes
-/// the connection, which other clients share, although one client's calls decide how many such
-/// frames etcd sends. A finite budget would also end every connection at some time, because h2
-/// never gives back what it counted for streams that were reset (h2 0.4.20, `Streams::recv_data`,
-/// `Recv::recv_data`: "ignored"). The actual bounds are that nothing waits in h2
-/// ([`crate::proxy::response_body`]) and the price of tiny frames ([`CostLimits::MEMBER`]).
+/// h2's budget for queued DATA frames of less than 256 bytes: unlimited. Over the budget, h2 closes
+/// the connection, which several clients share. But the calls of one client decide how many such
+/// frames etcd sends. Also, a finite budget would end every connection at some time: h2 never gives
+/// back the part that it charged for streams that were reset (h2 0.4.20, `Streams::recv_data`,
+/// `Recv::recv_data`: "ignored").
+///
+/// Two other rules limit these frames: nothing waits in h2 ([`crate::proxy::response_body`]), and
+/// tiny frames have a cost ([`CostLimits::MEMBER`]).
 const SMALL_DATA: usize = usize::MAX;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -58,7 +60,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 pub struct Link {
     send: SendRequest<Bytes>,
     state: Rc<LinkState>,
-    /// Generation of the certificates that it was opened with ([`Tls::upstream_generation`]).
+    /// Generation of the certificates with which it was opened ([`Tls::upstream_generation`]).
     pub generation: u64,
 }
 
@@ -66,13 +68,13 @@ pub struct Link {
 /// last stream.
 pub(super) struct WeakLink(Weak<LinkState>);
 
-/// What the handles of a connection and its driver share.
+/// The state that the handles of a connection and its driver share.
 #[derive(Default)]
 struct LinkState {
-    /// Open streams.
+    /// Number of open streams.
     streams: Cell<u32>,
     window: Window,
-    /// Set once no new streams are allowed.
+    /// True if no new streams are allowed.
     closed: Cell<bool>,
     /// Notifies the driver that the first stream was opened, so that it pings again.
     busy: Notify,
@@ -161,9 +163,10 @@ impl Link {
             .max_frame_size(64 * 1024)
             .max_header_list_size(64 * 1024)
             .enable_push(false)
-            // etcd may have sent frames of a response before it receives the reset of its stream.
-            // h2 counts each as an error of the peer and closes the connection above a limit.
-            // Clients decide how many calls they cancel, and others share the connection.
+            // No limit: etcd may send frames of a response before it receives our reset of the
+            // stream. h2 counts each of them as an error of the peer and would close the connection
+            // at a limit. But clients decide how many calls they cancel, and other clients share
+            // the connection.
             .max_local_error_reset_streams(None)
             .data_frame_budget(SMALL_DATA)
             .handshake::<_, Bytes>(stream)
@@ -195,8 +198,8 @@ impl Link {
         WeakLink(Rc::downgrade(&self.state))
     }
 
-    /// Takes the connection out of use: etcd announced its end (GOAWAY), or its certificates were
-    /// replaced. Open streams continue, and the connection ends with the last of them.
+    /// Takes the connection out of use, because etcd announced its end (GOAWAY) or its certificates
+    /// were replaced. Open streams continue, and the connection ends with the last of them.
     pub fn retire(&self) {
         self.state.closed.set(true);
     }
@@ -220,7 +223,7 @@ impl Link {
         StreamSlot(self.state.clone())
     }
 
-    /// How much more the connection can send now.
+    /// The window, which limits the bytes that may be sent now.
     pub fn window(&self) -> &Window {
         &self.state.window
     }

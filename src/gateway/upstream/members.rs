@@ -26,11 +26,12 @@ pub struct Member {
     leader: AtomicBool,
     version: Mutex<Box<str>>,
     header: Mutex<ResponseHeader>,
-    /// Raft term in which the member last returned a status; 0 if it has to return it again.
+    /// Raft term in which the member last returned its status; 0 if the next check must request it
+    /// again.
     status_term: AtomicU64,
     /// Number of changes of any member's health.
     changes: Arc<watch::Sender<u64>>,
-    /// How often its connections are pinged.
+    /// The interval between pings on its connections.
     pub ping_interval: Arc<PingInterval>,
     pub(super) first_address: Arc<FirstAddress>,
 }
@@ -98,8 +99,8 @@ impl Member {
         changed
     }
 
-    /// Newest response header of a health check or a Watch response. Responses that the gateway
-    /// makes itself carry it.
+    /// Newest response header from a health check or a Watch response. The gateway uses it in its
+    /// own responses.
     pub fn header(&self) -> ResponseHeader {
         *self.header.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -154,8 +155,9 @@ impl Members {
         self.members.is_empty()
     }
 
-    /// A member for a new client connection, or instead of one that failed: round robin among the
-    /// members in the best state. `avoid` is chosen only if there is no other member.
+    /// Chooses a member for a new client connection, or instead of a member that failed: round
+    /// robin among the members in the best state. `avoid` is chosen only if there is no other
+    /// member.
     pub fn choose(&self, avoid: Option<MemberIndex>) -> MemberIndex {
         if self.pin || self.members.len() < 2 {
             return MemberIndex(0);
@@ -171,8 +173,8 @@ impl Members {
             .unwrap_or(MemberIndex(0))
     }
 
-    /// The member for a client connection whose calls went to `home` so far: `home` itself, unless
-    /// another member is in a better state.
+    /// The member for a client connection that has used `home` so far: `home`, unless another
+    /// member is in a better state.
     pub fn home(&self, home: MemberIndex) -> MemberIndex {
         let health = |index| self.at(index).map(Member::health);
         if self.pin || health(home) == Some(Health::Well) {
@@ -182,7 +184,7 @@ impl Members {
         if health(other) > health(home) { other } else { home }
     }
 
-    /// Changes with the health of any member.
+    /// A receiver that reports each change of any member's health.
     pub(super) fn health_changes(&self) -> watch::Receiver<u64> {
         self.changes.subscribe()
     }

@@ -1,4 +1,4 @@
-//! How often the connections to one member are pinged.
+//! The interval between pings on the connections to one member.
 //!
 //! A gRPC server closes connections that are pinged too often, with GOAWAY ENHANCE_YOUR_CALM, and
 //! ends their streams. etcd's limit is `--grpc-keepalive-min-time` (default 5 s); it enforces the

@@ -24,11 +24,11 @@ use crate::metrics::Metrics;
 use crate::metrics::reason::UpstreamFailure;
 use crate::tls::LiveTls;
 
-/// Connections per member and class that are opened before the first is full: etcd serves two
+/// Connections per member and class that are opened even if the first is not full. etcd serves two
 /// connections in parallel.
 pub(crate) const SPREAD: usize = 2;
 
-/// What a request asks a member for.
+/// The method or path of a request.
 #[derive(Clone, Debug)]
 pub enum Target {
     /// A method of etcd.
@@ -120,7 +120,8 @@ impl Pool {
         }
     }
 
-    /// Waits until a connection has ended. An end since the previous call counts.
+    /// Waits until a connection has ended. Returns at once if one has ended since the previous
+    /// call.
     pub(super) async fn link_closed(&self) {
         self.closed.notified().await;
     }
@@ -216,7 +217,7 @@ impl Pool {
     }
 }
 
-/// A [`ClassPool`] with what it takes to open a connection in it.
+/// A [`ClassPool`] with everything that is needed to open a connection in it.
 struct RenewablePool<'p> {
     pool: &'p Pool,
     class_pool: &'p ClassPool,

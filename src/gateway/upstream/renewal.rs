@@ -1,8 +1,8 @@
-//! Renewal of connections to etcd, after the certificates towards etcd have changed.
+//! Renews the connections to etcd after the certificates towards etcd have changed.
 //!
-//! A replacement is opened before the old connection is taken out of use, so that a client
-//! certificate that etcd rejects breaks no working connection. There is one exception: if `cacert`
-//! no longer trusts the member's certificate, its old connections are closed at once.
+//! It opens the new connection first and then takes the old one out of use. So if etcd rejects the
+//! new client certificate, the old connection stays in use. There is one exception: if `cacert` no
+//! longer trusts the member's certificate, its old connections are closed at once.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use crate::tls::LiveTls;
 /// Delay before a failed renewal is retried.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// Connections to one member that are replaced together.
+/// The connections to one member that are replaced together.
 pub(super) trait Renewable {
     /// A connection that etcd has accepted.
     type Connection;
@@ -29,25 +29,26 @@ pub(super) trait Renewable {
     /// The implementation has logged why.
     fn open(&self) -> impl Future<Output = Result<Self::Connection, RenewalError>>;
 
-    /// Puts `new` into use. Connections older than `generation` get no new requests and end with
-    /// the last one that they carry.
+    /// Puts `new` into use. Connections older than `generation` get no new requests, and each
+    /// closes when its last request ends.
     fn replace_older(&self, generation: u64, new: Self::Connection);
 
-    /// Closes connections older than `generation`, with the requests that they carry.
+    /// Closes connections older than `generation`. Their requests fail.
     fn close_older(&self, generation: u64);
 }
 
 /// Why a connection could not be renewed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum RenewalError {
-    /// The member's certificate is not trusted.
+    /// `cacert` does not trust the member's certificate. The old connections are closed.
     Untrusted,
-    /// Any other failure: the old connections stay in use.
+    /// Any other failure. The old connections stay in use.
     Failed,
 }
 
-/// Renews `connections` after each of `changes`, and when `opened_late` says that a connection was
-/// opened with certificates that had been replaced by then. It returns when `tls` is dropped.
+/// Renews `connections` after each of `changes`, and after each notification of `opened_late`: a
+/// connection was opened while its certificates were replaced, so it is already outdated. Returns
+/// when the sender of `changes` is dropped.
 pub(super) async fn keep_renewed<R: Renewable>(
     connections: &[R],
     tls: &LiveTls,
@@ -60,19 +61,20 @@ pub(super) async fn keep_renewed<R: Renewable>(
             () = opened_late.notified() => {}
         }
         while !renew_all(connections, tls).await {
-            // The next change may be what lets the renewal succeed: it ends the delay.
+            // Another change may remove the cause of the failure, so it ends the delay.
             let _ = timeout(RETRY_AFTER, changes.changed()).await;
         }
     }
 }
 
-/// True if no connection has to be retried.
+/// Returns true if every renewal succeeded.
 async fn renew_all<R: Renewable>(connections: &[R], tls: &LiveTls) -> bool {
     let generation = tls.current().upstream_generation;
     let renewals = connections.iter().map(|connection| renew(connection, generation));
     join_all(renewals).await.into_iter().all(|renewed| renewed)
 }
 
+/// Renews the connections to one member. Returns false if this must be retried.
 async fn renew<R: Renewable>(connections: &R, generation: u64) -> bool {
     if !connections.has_older(generation) {
         return true;
@@ -97,7 +99,7 @@ mod tests {
 
     use super::*;
 
-    /// One connection, and what was done with it.
+    /// A connection that records the calls.
     struct Fake {
         generation: u64,
         outcome: Result<(), RenewalError>,

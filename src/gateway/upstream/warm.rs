@@ -1,8 +1,9 @@
 //! Keeps one connection per class of calls open to each member that serves calls.
 //!
-//! Calls of different classes use different connections. If the first Watch had to open the
-//! connection for streams, writes that its client sends right after it would overtake it on the
-//! connection for unary calls. With warm connections both are sent at once, as without the gateway.
+//! Calls of different classes use different connections. If a client's first Watch had to open a
+//! connection for streams, a write that the client sends after the Watch could overtake it on the
+//! connection for unary calls. With warm connections, both are sent at once, as without the
+//! gateway.
 
 use std::rc::Rc;
 use std::time::Duration;

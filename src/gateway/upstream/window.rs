@@ -1,11 +1,11 @@
-//! How much more a connection to etcd can send now.
+//! Number of bytes that a connection to etcd can send immediately.
 //!
-//! Two limits: the flow-control window that etcd must have open, and a socket that accepts what h2
-//! writes. h2 cannot be asked for the first one, because it assigns no window to a stream before
-//! the stream's head was sent. Anything passed to h2 beyond either limit would wait there, where no
-//! permit is checked again. So after a permit was withdrawn, etcd can only receive what the kernel
-//! had accepted, and what was passed to h2 in the turn in which the socket filled up. For all of
-//! that etcd's window was open.
+//! There are two limits: etcd's flow-control window must be open, and the socket must accept what
+//! h2 writes. h2 does not report the window in time, because it assigns none to a stream before the
+//! stream's head was sent. So this module counts. Bytes passed to h2 beyond either limit would wait
+//! there, where no permit is checked again. With both limits, after a permit was withdrawn, etcd
+//! can only receive bytes that the kernel had accepted, and bytes that were passed to h2 in the
+//! same turn in which the socket filled up.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -14,22 +14,23 @@ use tokio::sync::Notify;
 
 use crate::http2::io::WriteBlocked;
 
-/// Bytes for which etcd always has an open window. Every HTTP/2 connection starts with a window of
-/// 65,535 bytes (RFC 9113, 6.9.2), and grpc-go returns credit once it has read a quarter of it
+/// Bytes for which etcd's window is always open. Every HTTP/2 connection starts with a window of
+/// 65,535 bytes (RFC 9113, 6.9.2), and grpc-go returns credit after it has read a quarter of it
 /// (`internal/transport/flowcontrol.go`).
 const ALWAYS_OPEN: usize = 48 * 1024;
 
-/// Bytes that a connection was sent and that etcd may not have read yet. Clones share them.
+/// Counts the bytes that were sent over a connection and that etcd may not have read yet. Clones
+/// share the count.
 ///
-/// Capacity that a stream requested from h2 counts too, from before the request ([`Window::take`])
-/// until it is given back, because h2 reserves it in the window whether it is used or not. A
-/// request beyond the available capacity first has to wait until h2 has sent what it holds
+/// Capacity that a stream requests from h2 is counted as well, from before the request
+/// ([`Window::take`]) until it is given back: h2 reserves it in the window, used or not. Before a
+/// stream requests more than is available, it must wait until h2 has sent what it holds
 /// ([`Window::drained`]).
 ///
-/// etcd reads frames in the order in which they were written. So a request's bytes are read once it
-/// is answered, or once a later request is answered. Only the latter can happen to a request that
-/// was cancelled. Until then its bytes count: otherwise a client that cancels requests while etcd
-/// reads nothing could exhaust the window unnoticed.
+/// etcd reads frames in the order in which they were written. So etcd has read a request when its
+/// response begins, or when the response to a later request begins. A cancelled request has no
+/// response of its own. Its bytes are counted until a later request has one. Otherwise a client
+/// that cancels requests while etcd reads nothing could exhaust the window unnoticed.
 #[derive(Clone, Default)]
 pub struct Window(Rc<WindowState>);
 
@@ -39,10 +40,11 @@ struct WindowState {
     unread: Cell<usize>,
     /// Requests sent.
     requests: Cell<u64>,
-    /// Bytes of cancelled requests, returned by a response to a request above this number.
+    /// A request number, and bytes of cancelled requests up to this number. The response to any
+    /// later request gives them back.
     cancelled: Cell<(u64, usize)>,
-    /// Bytes of requests cancelled since `cancelled` was set. They are returned by a later
-    /// response. Two entries are enough for any number of requests.
+    /// Bytes of requests that were cancelled after `cancelled` was set. They become the next value
+    /// of `cancelled`. So two entries are enough for any number of requests.
     cancelled_since: Cell<usize>,
     /// True while the socket has not accepted all that was written to it.
     behind: WriteBlocked,
@@ -61,12 +63,12 @@ struct WindowState {
 pub struct RequestNumber(u64);
 
 impl Window {
-    /// For a new connection, whose socket sets `behind`.
+    /// Creates the window of a new connection. Its socket sets `behind`.
     pub(super) fn new(behind: WriteBlocked) -> Self {
         Self(Rc::new(WindowState { behind, ..WindowState::default() }))
     }
 
-    /// Notes that the head of a request was passed to h2.
+    /// Records that the head of a request was passed to h2.
     pub fn begin(&self) -> RequestNumber {
         self.0.fresh.set(true);
         self.0.requests.set(self.0.requests.get().saturating_add(1));
@@ -94,7 +96,7 @@ impl Window {
         }
     }
 
-    /// Notes that the connection was polled until it was idle.
+    /// Records that the connection was polled until it was idle.
     pub(super) fn driven(&self) {
         if self.is_behind() {
             return;
@@ -107,7 +109,7 @@ impl Window {
         }
     }
 
-    /// Notes that the connection has ended, and wakes all that wait for it.
+    /// Records that the connection has ended, and wakes all tasks in [`Window::drained`].
     pub(super) fn end(&self) {
         self.0.ended.set(true);
         self.0.behind.set(false);
@@ -124,7 +126,7 @@ impl Window {
         self.0.unread.set(self.0.unread.get().saturating_sub(bytes));
     }
 
-    /// Marks bytes as those of a request that was cancelled and sends nothing more.
+    /// Marks bytes as those of a cancelled request, which sends nothing more.
     pub fn give_up(&self, bytes: usize) {
         if bytes == 0 {
             return;
@@ -136,7 +138,7 @@ impl Window {
         }
     }
 
-    /// Notes that the response to a request has begun.
+    /// Records that the response to a request has begun.
     pub fn answered(&self, request: RequestNumber) {
         let (last, bytes) = self.0.cancelled.get();
         if bytes > 0 && request.0 > last {
@@ -191,7 +193,7 @@ mod tests {
         begin(&window, ALWAYS_OPEN);
         window.give_up(ALWAYS_OPEN);
         window.answered(between);
-        assert!(window.has_room(0) && !window.has_room(1), "only the first 1000");
+        assert!(window.has_room(0) && !window.has_room(1), "only the first 1000 are given back");
         window.answered(between);
         assert!(!window.has_room(1));
         let last = begin(&window, 0);

@@ -63,7 +63,7 @@ pub struct TargetReport {
     pub url: String,
     /// Number of slices.
     pub slices: usize,
-    /// MeasuredSlice time in seconds.
+    /// Measured time in seconds.
     pub seconds: f64,
     /// Successful requests; watch events are not included.
     pub ok: u64,

@@ -216,7 +216,7 @@ fn check_mode<'t>(
     let allowed =
         if component.is_on_nodes() { [Some(0o400), None] } else { [Some(0o440), Some(0o400)] };
     if bits.is_none() {
-        report.error(&written, "this is no file mode", format!("write {wanted}"));
+        report.error(&written, "this is not a file mode", format!("write {wanted}"));
     } else if !allowed.contains(&bits) {
         report.deviation(&written, format!("must be {wanted}"));
         changes.add(Change::Set { path: written.path, value: Value::Other(wanted.to_owned()) });

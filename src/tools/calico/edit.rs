@@ -84,7 +84,7 @@ fn edit(text: &str, root: &Node<'_>, change: &Change) -> Result<Edit, Refusal> {
             scalar(text, root, change.path(), node, value).ok_or_else(|| {
                 refuse(
                     node,
-                    "this is no scalar on the line of its key",
+                    "this is not a scalar on the line of its key",
                     "write it in quotes after its key",
                 )
             })

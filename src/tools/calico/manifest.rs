@@ -51,7 +51,7 @@ fn object<'t>(at: Cursor<'t>, found: &mut Vec<Object<'t>>, report: &mut Report<'
         let kind = type_name(at.node);
         report.error_at(
             at.node.position,
-            format!("{kind} without a `kind` is no Kubernetes object"),
+            format!("{kind} without a `kind` is not a Kubernetes object"),
             "each document must be an object with `apiVersion` and `kind`",
         );
         return;

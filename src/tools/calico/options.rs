@@ -55,11 +55,11 @@ impl Endpoints {
 
 /// Checks that Calico can connect to a gateway at this URL.
 pub(super) fn usable(url: &str) -> Result<(), &'static str> {
-    let uri: Uri = url.parse().map_err(|_| "is no URL: write https://HOST:PORT")?;
+    let uri: Uri = url.parse().map_err(|_| "is not a URL: write https://HOST:PORT")?;
     match uri.scheme_str() {
         Some("https") => {}
         Some("http") => return Err("is plain text: client certificates need https"),
-        _ => return Err("is no URL: write https://HOST:PORT"),
+        _ => return Err("is not a URL: write https://HOST:PORT"),
     }
     if uri.host().is_none_or(str::is_empty) || uri.port_u16().is_none() {
         return Err("needs a host and a port: write https://HOST:PORT");

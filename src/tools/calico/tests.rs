@@ -187,7 +187,7 @@ fn check_reports_every_deviation_with_its_position() {
     assert_eq!(
         deviations,
         [
-            "67:19: ConfigMap kube-system/calico-config, data.etcd_endpoints: `http://<ETCD_IP>:<ETCD_PORT>` is no URL: write https://HOST:PORT",
+            "67:19: ConfigMap kube-system/calico-config, data.etcd_endpoints: `http://<ETCD_IP>:<ETCD_PORT>` is not a URL: write https://HOST:PORT",
             "70:12: ConfigMap kube-system/calico-config, data.etcd_ca: must be /calico-secrets/etcd-ca",
             "71:14: ConfigMap kube-system/calico-config, data.etcd_cert: must be /calico-secrets/etcd-cert",
             "72:13: ConfigMap kube-system/calico-config, data.etcd_key: must be /calico-secrets/etcd-key",

@@ -15,7 +15,7 @@ use super::stolen::StolenCertificate;
 /// etcd's default client port.
 const ETCD_PORT: u16 = 2379;
 
-const ADVICE: &str = "start etcd with --client-cert-auth and a --trusted-ca-file that has issued certificates to the gateways only";
+const ADVICE: &str = "start etcd with --client-cert-auth, and with a --trusted-ca-file whose CA issues certificates to the gateways only";
 
 /// Probes all endpoints: those of the configuration and those that members advertise. `own` is the
 /// port of the gateway itself, which is not a bypass.

@@ -51,14 +51,14 @@ pub fn check(config: &Config, report: &mut Report) -> Files {
         let (soon, advice) = match expiry.what {
             Expiring::Crl => (
                 DAY / 4,
-                "let the CA publish its next list in time: clients cannot connect after this one has ended",
+                "publish the next list of this CA in time: clients cannot connect after this one has expired",
             ),
             _ => (14 * DAY, "renew it: serve loads the new file while it runs"),
         };
         let (subject, seen) = (
             format!("{} certificate", expiry.what.code())
                 .replace("crl certificate", "revocation list"),
-            ends_in(left),
+            expires_in(left),
         );
         match left < soon {
             true => report.warning(Part::Files, subject, seen, advice),
@@ -156,10 +156,10 @@ fn private(path: &Path, report: &mut Report) {
     }
 }
 
-fn ends_in(left: Duration) -> String {
+fn expires_in(left: Duration) -> String {
     match left.as_secs() / DAY.as_secs() {
-        0 => format!("ends in {} hours", left.as_secs() / 3600),
-        1 => "ends in 1 day".to_owned(),
-        days => format!("ends in {days} days"),
+        0 => format!("expires in {} hours", left.as_secs() / 3600),
+        1 => "expires in 1 day".to_owned(),
+        days => format!("expires in {days} days"),
     }
 }

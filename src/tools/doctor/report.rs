@@ -32,6 +32,15 @@ impl Part {
             Part::Keys => "keys and policy",
         }
     }
+
+    /// Its heading in the text.
+    const fn heading(self) -> &'static str {
+        match self {
+            Part::Bypass => "bypasses of the gateway",
+            Part::Proxy => "the gateway",
+            Part::Files | Part::Etcd | Part::Keys => self.name(),
+        }
+    }
 }
 
 /// The severity of a finding.
@@ -169,7 +178,7 @@ impl fmt::Display for Report {
         let mut last = None;
         for Finding { part, severity, subject, seen, advice } in &self.findings {
             if last != Some(*part) {
-                writeln!(f, "{}{}", if last.is_some() { "\n" } else { "" }, part.name())?;
+                writeln!(f, "{}{}", if last.is_some() { "\n" } else { "" }, part.heading())?;
                 last = Some(*part);
             }
             writeln!(f, "  {:<7}  {subject:<width$}  {seen}", severity.name())?;

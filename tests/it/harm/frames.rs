@@ -150,7 +150,7 @@ async fn a_busy_clients_frames_end_no_connection() {
             .send(body.len(), |n| frame(DATA, u8::from(n + 1 == body.len()), 6001, &body[n..=n]))
             .await;
         flooder.send(1, |_| call(6003)).await;
-        flooder.send(1, |_| frame(PING, 0, 0, b"the last response")).await;
+        flooder.send(1, |_| frame(PING, 0, 0, b"the last")).await;
         let answered = || flooder.answered.load(Ordering::SeqCst);
         let mut before = 0;
         soon("the end of the responses", || {

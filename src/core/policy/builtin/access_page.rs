@@ -40,7 +40,7 @@ struct Row {
     untried: Option<String>,
 }
 
-/// A role as written.
+/// A role as it is written in its file.
 struct Role {
     name: String,
     description: String,
@@ -62,13 +62,13 @@ fn list<'n>(node: Option<&'n Node<'n>>) -> Vec<&'n Node<'n>> {
     }
 }
 
-/// The comment in the line of a node.
+/// The comment on the line of a node.
 fn comment(set: &RoleSet, node: &Node<'_>) -> Option<String> {
     let line = set.text.lines().nth(node.position.line - 1).unwrap();
     line.split_once(" # ").map(|(_, comment)| comment.trim().to_owned())
 }
 
-/// Formats `untried VERBS: REASON` as a sentence.
+/// Formats the comment `# untried VERBS: REASON` on the line of a node as a sentence.
 fn untried(set: &RoleSet, node: &Node<'_>) -> Option<String> {
     let comment = comment(set, node)?;
     let (verbs, reason) = comment.strip_prefix("untried")?.split_once(':')?;
@@ -103,7 +103,7 @@ fn rows(set: &RoleSet, entry: &Node<'_>) -> Vec<Row> {
     list(entry.get("keys")).iter().map(row).collect()
 }
 
-/// The verbs granted on `written`, in which an inner `*` is replaced by an example.
+/// The verbs that the principal has on the keys `written`. An inner `*` is replaced by an example.
 fn given(principal: &Principal, written: &str) -> Verbs {
     let prefix = written.strip_suffix('*');
     let start = prefix.unwrap_or(written).replace('*', "x").into_bytes();
@@ -147,7 +147,8 @@ fn cell(text: &str) -> String {
     text.replace('|', "\\|")
 }
 
-/// The reason, once for each entry: the keys of one entry are adjacent.
+/// The reason of a row; `as above` if it is that of the row before. (An entry with several keys
+/// gives several adjacent rows.)
 fn why(row: &Row, before: Option<&Row>) -> String {
     let why = if before.is_some_and(|before| before.why == row.why) {
         "as above".to_owned()
@@ -264,7 +265,6 @@ fn the_page_matches_the_role_sets() {
     );
 }
 
-/// The page lists both missing and excess grants.
 #[test]
 fn the_page_lists_missing_and_excess_grants() {
     let page = page();

@@ -1,4 +1,5 @@
-//! The role sets: `calico/documented` equals Calico's tables, and each set is valid on its own.
+//! Tests of the role sets: `calico/documented` equals Calico's tables, each set is valid on its
+//! own, and the per-node roles give a node only its own keys.
 
 use super::ALL;
 use crate::access::{Verb, Verbs};
@@ -11,9 +12,9 @@ const FELIX_2: &str = "/calico/felix/v2/*";
 const IPAM: &str = "/calico/ipam/v2/*";
 const EVERYTHING: &str = "/calico/resources/v3/projectcalico.org/*";
 
-/// Role, keys to read and write, keys to read: the page "Calico key and path prefixes" of the
-/// Calico documentation. A word without a slash is a kind below
-/// `/calico/resources/v3/projectcalico.org/`.
+/// The tables on the page "Calico key and path prefixes" of Calico's documentation. Each row has a
+/// role, the keys that it reads and writes, and the keys that it only reads. A word without a slash
+/// is a resource kind below `/calico/resources/v3/projectcalico.org/`.
 const TABLES: &[(&str, &[&str], &[&str])] = &[
     (
         "calico-node",
@@ -72,7 +73,7 @@ const TABLES: &[(&str, &[&str], &[&str])] = &[
     ("calicoctl-full", &[IPAM, EVERYTHING], &[]),
 ];
 
-/// A policy that binds every role of a set, so that all of it is checked.
+/// A policy that binds every role of a set, so that the policy's checks apply to all of them.
 fn policy_of(set: &str, roles: &[String]) -> Policy {
     let text = format!(
         "version: 1\nmode: enforce\ninclude: [{set}]\nbindings:\n  - cn: \"x:{{node}}\"\n    \
@@ -89,24 +90,24 @@ fn calico_documented_equals_the_published_tables() {
     let names: Vec<String> = TABLES.iter().map(|(role, _, _)| (*role).to_owned()).collect();
     assert_eq!(set.role_names(), names);
     let policy = policy_of(set.name, &names);
-    let spelled = |key: &str| match key.contains('/') {
+    let expand = |key: &str| match key.contains('/') {
         true => key.to_owned(),
         false => format!("/calico/resources/v3/projectcalico.org/{key}/*"),
     };
     for (role, read_write, read_only) in TABLES {
         let rows = read_write
             .iter()
-            .map(|key| (spelled(key), Verbs::ALL))
-            .chain(read_only.iter().map(|key| (spelled(key), Verbs::READ)));
+            .map(|key| (expand(key), Verbs::ALL))
+            .chain(read_only.iter().map(|key| (expand(key), Verbs::READ)));
         let table: Vec<(String, Verbs)> = rows.collect();
-        let written: Vec<(String, Verbs)> = policy
+        let grants: Vec<(String, Verbs)> = policy
             .role_grants(role)
             .into_iter()
             .map(|(key, verbs)| (key.to_owned(), verbs))
             .collect();
-        assert_eq!(written.len(), table.len(), "{role}");
+        assert_eq!(grants.len(), table.len(), "{role}");
         for row in &table {
-            assert!(written.contains(row), "{role}: {row:?} is not in {written:?}");
+            assert!(grants.contains(row), "{role}: {row:?} is not in {grants:?}");
         }
     }
 }
@@ -121,8 +122,8 @@ fn every_role_set_is_valid() {
     }
 }
 
-/// Alternative sets have the same role names, so that a cluster can switch by changing its
-/// `include` only.
+/// Alternatives have the same role names, so a cluster can switch between them by changing only its
+/// `include`. All other sets can be included together.
 #[test]
 fn sets_that_are_not_alternatives_combine() {
     let alternatives = ["calico/documented", "calico/v3.31", "calico/v3.32"];
@@ -140,8 +141,8 @@ fn sets_that_are_not_alternatives_combine() {
     assert_eq!(ALL.len(), alternatives.len() + per_node.len() + 2);
 }
 
-/// The set of a newer Calico includes that of the older one, so that the policy can be changed
-/// before Calico.
+/// The set for a newer Calico has all grants of the older set, so an operator can change the policy
+/// before upgrading Calico.
 #[test]
 fn a_newer_set_includes_the_older_one() {
     for kind in ["", "-per-node"] {
@@ -161,7 +162,7 @@ fn a_newer_set_includes_the_older_one() {
     }
 }
 
-/// Every entry of the verified sets has a reason.
+/// The verified sets are those for a release of Calico: `calico/v` and the version.
 #[test]
 fn each_grant_of_the_verified_sets_has_a_reason() {
     for set in ALL.iter().filter(|set| set.name.starts_with("calico/v")) {
@@ -173,7 +174,8 @@ fn each_grant_of_the_verified_sets_has_a_reason() {
 
 const R: &str = "/calico/resources/v3/projectcalico.org";
 
-/// Keys of one node that it may change: those of calico/node's certificate and those of CNI's.
+/// The keys that a node may change: first with calico/node's certificate, then with the CNI
+/// plugin's.
 fn node_keys(node: &str) -> [Vec<String>; 2] {
     let doubled = node.replace('-', "--");
     let calico_node_keys = vec![
@@ -232,7 +234,8 @@ fn a_node_changes_only_its_own_keys() {
                     }
                 }
             }
-            // A namespace with the name of a node belongs to that node no more than any other.
+            // A node has no rights on another node's endpoints, even in a namespace that has its
+            // own name.
             for other in nodes.iter().filter(|other| **other != node) {
                 let key = format!(
                     "{R}/workloadendpoints/{node}/{}-k8s-web-eth0",
@@ -246,8 +249,8 @@ fn a_node_changes_only_its_own_keys() {
                     "{node} on {key}"
                 );
             }
-            // calico/node creates tiers at every start. All other shared resources are created by
-            // the first node, which has a role for that.
+            // calico/node creates tiers at every start. The first node creates all other shared
+            // resources; it has a role of its own.
             for (global, created) in [
                 ("tiers/default", true),
                 ("ippools/default-ipv4-ippool", false),
@@ -279,8 +282,8 @@ fn a_node_changes_only_its_own_keys() {
     }
 }
 
-/// Calico writes host names in lower case. A name in another case, or one that is not a node name,
-/// is denied with `BadCapture`.
+/// Calico writes host names in lower case. A certificate with another case, or with a name that is
+/// not a valid node name, gets the binding status `BadCapture` and no rights.
 #[test]
 fn a_name_that_is_not_a_node_name_gets_no_rights() {
     let text = "version: 1\nmode: enforce\ninclude: [calico/v3.31-per-node]\nbindings:\n  \

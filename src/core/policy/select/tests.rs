@@ -7,7 +7,7 @@ use crate::policy::{BindingStatus, Mode, Policy};
 
 fn policy(text: &str) -> Policy {
     Policy::parse("policy.yaml", text.as_bytes(), 3, None)
-        .unwrap_or_else(|mistakes| panic!("{mistakes}"))
+        .unwrap_or_else(|errors| panic!("{errors}"))
 }
 
 fn identity(ca: &str, common_name: Result<&str, NameRefusal>) -> Identity {
@@ -93,7 +93,7 @@ fn a_node_may_access_only_its_own_keys() {
     ));
     assert!(
         !may(&policy, &cn("node:a"), Verb::Create, "/r/wep/prod/a--b-k8s-web"),
-        "`a` is no prefix of `a-b`"
+        "the key belongs to node `a-b`, not to node `a`"
     );
     assert!(may(&policy, &cn("node:a-b"), Verb::Create, "/r/wep/prod/a--b-k8s-web"));
 }
@@ -123,16 +123,19 @@ fn covers_a_range_below_a_wildcard_with_fixed_segments() {
 }
 
 #[test]
-fn a_role_denies_for_itself_a_binding_for_all_roles() {
+fn a_role_limits_only_itself_and_a_binding_all_its_roles() {
     let policy = policy(NODES);
     assert!(!may(&policy, &cn("node:a"), Verb::Read, "/r/secret/x"));
-    assert!(may(&policy, &cn("node:extra"), Verb::Read, "/r/secret/x"), "another role may open it");
+    assert!(
+        may(&policy, &cn("node:extra"), Verb::Read, "/r/secret/x"),
+        "another role may grant what a role denies"
+    );
     let mut master = cn("node:a");
     master.organizations.push("masters".to_owned());
     assert!(may(&policy, &master, Verb::Read, "/r/secret/x"));
     assert!(
         !may(&policy, &master, Verb::Read, "/r/nodes/a"),
-        "no role opens what a binding denies"
+        "no role can grant what a binding denies"
     );
     assert!(may(&policy, &master, Verb::Update, "/r/nodes/a"));
 }
@@ -145,9 +148,9 @@ fn an_identity_with_bindings_in_both_modes_is_enforced() {
     assert_eq!(policy.principal(&cn("node:extra")).mode, Mode::Enforce);
     assert_eq!(policy.principal(&cn("nobody")).mode, Mode::Shadow);
     assert!(policy.has_shadow());
-    let broken_glass =
+    let break_glass =
         Policy::parse("policy.yaml", NODES.as_bytes(), 1, Some(Mode::Shadow)).unwrap();
-    assert_eq!(broken_glass.principal(&cn("node:a")).mode, Mode::Shadow);
+    assert_eq!(break_glass.principal(&cn("node:a")).mode, Mode::Shadow);
     let enforced = Policy::parse("policy.yaml", NODES.as_bytes(), 1, Some(Mode::Enforce)).unwrap();
     assert_eq!((enforced.mode(), enforced.has_shadow()), (Mode::Enforce, false));
 }
@@ -177,7 +180,7 @@ fn each_binding_status_is_distinguished() {
         assert_eq!(
             status(&other),
             BindingStatus::Nameless(refusal),
-            "a certificate with two readings has no other name either"
+            "an ambiguous CN makes the other names unusable too"
         );
         assert!(!may(&policy, &other, Verb::Read, "/r/x"));
     }
@@ -223,7 +226,7 @@ fn a_principal_is_named_after_the_matching_name() {
     assert_eq!(
         name(&member),
         "default/cn+2d590e51c9b16bc9:someone",
-        "an O is shared by many, and leases belong to one"
+        "many identities may share an O, but a lease belongs to one identity"
     );
     member.common_name = Err(NameRefusal::Missing);
     assert_eq!(name(&member), "default/o:masters");
@@ -232,7 +235,7 @@ fn a_principal_is_named_after_the_matching_name() {
     assert_eq!(name(&identity("default", Err(NameRefusal::Nul))), "default/serial:01");
 }
 
-/// Leases, quotas and the audit log use the name.
+/// Leases, quotas and the audit log use the name, and several identities may share an O.
 #[test]
 fn an_o_is_the_name_only_if_there_is_no_other() {
     let policy = policy(NODES);
@@ -276,7 +279,7 @@ fn identities_with_equal_rights_share_them() {
     workload.uri_sans.push("spiffe://a.example/reader".to_owned());
     assert!(
         Arc::ptr_eq(&one, &policy.principal(&workload).rights),
-        "a capture that no key uses makes no difference"
+        "captures that no role uses make no difference"
     );
     assert!(Arc::ptr_eq(
         &policy.principal(&cn("node:a")).rights,
@@ -341,8 +344,8 @@ fn a_policy_lists_grants_bindings_and_captures() {
     assert_eq!(bindings[3], (3, "uri", "spiffe://{domain}/reader", Some("mesh"), Mode::Shadow));
     assert_eq!(policy.capture_names(0), ["node".into()]);
     assert_eq!(policy.capture_names(1), []);
-    let solved = policy.captures_for(0, b"/r/nodes/a");
-    assert_eq!(solved, [vec![], vec![("node".into(), "a".into())]]);
+    let captures = policy.captures_for(0, b"/r/nodes/a");
+    assert_eq!(captures, [vec![], vec![("node".into(), "a".into())]]);
     assert_eq!(policy.captures_for(4, b"/r/nodes/a"), [vec![]]);
     assert!(policy.captures_for(0, b"/elsewhere").is_empty());
     assert!(policy.captures_for(99, b"/r/nodes/a").is_empty());
@@ -362,7 +365,7 @@ fn an_override_replaces_every_mode() {
         (Some(Mode::Enforce), false, 4)
     );
     assert!(enforced.bindings().all(|binding| binding.mode == Mode::Enforce));
-    // One binding in shadow mode is enough.
+    // One binding in shadow mode is enough for `has_shadow`.
     let one = NODES.replace("mode: shadow", "mode: enforce");
     assert!(!policy(&one).has_shadow());
     assert!(policy(&one.replace("    mode: enforce", "    mode: shadow")).has_shadow());
@@ -408,7 +411,7 @@ bindings:
                     one.uri_sans = uri_sans.clone();
                     one.dns_sans = dns_sans.clone();
                     one.organizations = organizations;
-                    // Like `Identity::from_certificate`, which computes it from all names.
+                    // Unique, as in `Identity::from_certificate`, which computes it from all names.
                     one.distinction = Some(format!("{count:016x}"));
                     let rights = format!("{:?}", policy.entitlements(&one));
                     let name = policy.principal(&one).name;

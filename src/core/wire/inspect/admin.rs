@@ -1,4 +1,4 @@
-//! Cluster, Maintenance and Auth: the method's capability decides.
+//! Cluster, Maintenance and Auth. Their methods access no keys; each needs a capability.
 
 use crate::access::Capability;
 use crate::method::Method;
@@ -42,8 +42,8 @@ messages! {
     Permission (Pass) { 1 permType: PermissionType; 2 key: bytes; 3 range_end: bytes; }
 }
 
-/// The capability that a message of these services needs. `None` for Authenticate, which every
-/// bound identity may call.
+/// The capability that a message of these services needs. `None` for Authenticate, which any
+/// identity with a binding may call.
 pub(super) fn capability(method: Method, whole: Part<'_>) -> Result<Option<Capability>, Malformed> {
     let capability = match method {
         Method::MemberList => MemberListRequest::read(whole).map(|_| Capability::MemberList),

@@ -1,5 +1,5 @@
-//! Each enum field of each request message accepts the values of `proto/fields.txt` and no other,
-//! wherever the message is nested.
+//! Tests that each enum field accepts exactly the values in `proto/fields.txt`, in every request
+//! message and at every nesting.
 
 use std::collections::BTreeSet;
 
@@ -9,7 +9,7 @@ use crate::method::Method;
 use crate::wire::Fault;
 use crate::wire::spell::{len, num, wire};
 
-/// The numbers of an enum; empty if the type is not an enum.
+/// The values of an enum; empty if the type is not an enum.
 fn values(kind: &str) -> BTreeSet<i64> {
     let prefix = format!("value {kind} ");
     FIELDS
@@ -40,12 +40,11 @@ fn try_all(
         |field: Vec<u8>| path.iter().rev().fold(field, |within, (number, _)| len(*number, within));
     for (number, field, values, repeated) in enums(kind) {
         let name = format!("{}.{field}", kind.rsplit('.').next().unwrap());
-        let most = *values.last().unwrap();
-        // The last ones are truncated to 32 bits by decoders: to a known value and to an unknown
-        // one.
+        let greatest = *values.last().unwrap();
+        // Some decoders truncate to 32 bits. They would read `1 << 32` as the known value 0.
         let others = [
             -1,
-            most + 1,
+            greatest + 1,
             99,
             i64::from(i32::MAX),
             i64::from(i32::MIN),
@@ -53,7 +52,7 @@ fn try_all(
             i64::MIN,
             1 << 31,
             1 << 32,
-            (1 << 32) + most + 1,
+            (1 << 32) + greatest + 1,
         ];
         for value in values.iter().copied().chain(others) {
             let mut forms = vec![num(number, value)];

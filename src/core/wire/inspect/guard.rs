@@ -1,31 +1,33 @@
-//! Guards: what the compares of a Txn prove about the existence of keys, and for how long.
+//! Guards. A compare of a Txn may prove that a key exists, or that it does not. Then a Put of this
+//! key needs only `update` or only `create`.
 //!
 //! etcd evaluates every compare of a Txn, nested ones included, on the state before any operation
 //! of the Txn is applied (`compareToPath`, `server/etcdserver/txn/txn.go`; the same in 3.4 to 3.7),
 //! and it applies Txns one at a time. So if a branch runs, its compares held at the start of the
 //! Txn. A compare holds for a key until an operation writes that key.
 //!
-//! * For a missing key, version, revisions and lease compare as 0. An existing key has version and
-//!   revisions of at least 1 and any lease, 0 included. A compare of the **value** of a missing key
-//!   is false for every relation.
-//! * A range compare (`range_end`) is true if it holds for each key, and also if the range holds no
-//!   key. So it is no guard.
-//! * All compares of a Txn hold in its success branch. In its failure branch one of them does not
-//!   hold. Which one is known only if there is exactly one: then its opposite holds.
+//! * If the key is missing, its version, revisions and lease compare as 0. If it exists, its
+//!   version and revisions are at least 1, and its lease is any number, 0 included. A compare of
+//!   the **value** of a missing key is false for every relation.
+//! * A compare of a range (`range_end`) is true if it holds for each key of the range, so also if
+//!   the range contains no key. It proves nothing about one key and is no guard.
+//! * In the success branch of a Txn, all its compares hold. In the failure branch, at least one
+//!   does not hold. If the Txn has exactly one compare, its opposite holds there. Otherwise it is
+//!   not known which compare failed, so there is no guard.
 //!
-//! A guard ends with the first Put or DeleteRange that may reach its key, in any nested branch.
-//! etcd refuses most Txns that write a key twice, but not all: `checkIntervals` ignores a
-//! DeleteRange with the open end `\0`. The compares of a nested Txn guard nothing if an enclosing
-//! Txn may have written anything before it.
+//! A guard ends with the first Put or DeleteRange that may write its key, in any nested branch.
+//! This is necessary because etcd does not refuse every Txn that writes a key twice:
+//! `checkIntervals` ignores a DeleteRange with the open end `\0`. The compares of a nested Txn are
+//! no guards if an enclosing Txn may have written anything before it.
 
 use smallvec::SmallVec;
 
 use crate::access::Verbs;
 use crate::keyspace::KeyRange;
 
-/// Number of comparisons between keys and guards per Txn. Beyond it, guards are ignored for the
-/// rest of the Txn, which bounds the time. 128 guarded operations, etcd's default limit, are just
-/// within it.
+/// Limit on comparisons between keys and guards per Txn, to limit the time. Beyond it, guards are
+/// ignored for the rest of the Txn. etcd's default limit of 128 operations, all of them guarded,
+/// just fits.
 pub(super) const MAX_COMPARISONS: usize = 128 * 128;
 
 /// The compared property of a key and the value it is compared with.
@@ -59,16 +61,17 @@ impl Relation {
     }
 }
 
-/// Whether the key of a compare exists, given that the compare came out as `outcome`. `None` if
-/// that does not follow.
+/// Returns whether the key of a compare exists if the result of the compare is `outcome`. `None` if
+/// the outcome proves neither.
 pub(super) fn exists(relation: Relation, target: Target, outcome: bool) -> Option<bool> {
     match target {
-        // A compare of a missing key's value is false. So true proves that the key exists.
+        // A compare of a missing key's value is always false. So `true` proves that the key exists.
         Target::Value => outcome.then_some(true),
         Target::Lease(lease) => (relation.holds(0, lease) != outcome).then_some(true),
         Target::Counter(number) => {
             let missing = relation.holds(0, number) == outcome;
-            // The relation has one result below `number` and one above it.
+            // The relation has one result for all counters below `number`, and one for all above.
+            // So these three values stand for every existing key.
             let present = [1, number.max(1), i64::MAX]
                 .iter()
                 .any(|&counter| relation.holds(counter, number) == outcome);
@@ -85,13 +88,16 @@ pub(super) fn exists(relation: Relation, target: Target, outcome: bool) -> Optio
 #[derive(Clone, Copy)]
 struct Guard<'m> {
     key: &'m [u8],
+    /// True if the key exists, false if it is missing.
     exists: bool,
+    /// True after an operation that may write the key: the guard has ended.
     spent: bool,
 }
 
 /// The guards of the branch that is being read and of the branches around it.
 pub(super) struct Guards<'m> {
     guards: SmallVec<[Guard<'m>; 4]>,
+    /// Number of comparisons left ([`MAX_COMPARISONS`]).
     budget: usize,
 }
 
@@ -116,8 +122,8 @@ impl<'m> Guards<'m> {
 
     /// The possible effects of a Put of `key`. Ends the guards of that key.
     pub(super) fn put(&mut self, key: &[u8]) -> Verbs {
-        // Keys of one Txn usually differ at their ends. Comparing the last byte first makes the
-        // search ten times as fast.
+        // Keys of one Txn usually differ at their ends. It is ten times as fast to compare the last
+        // byte first.
         match self.end(|guarded| guarded.last() == key.last() && guarded == key) {
             Some(true) => Verbs::UPDATE,
             Some(false) => Verbs::CREATE,
@@ -130,7 +136,8 @@ impl<'m> Guards<'m> {
         self.end(|guarded| range.contains(guarded));
     }
 
-    /// Ends the guards of the `written` keys. Returns what the first of them proved.
+    /// Ends the guards of the `written` keys. Returns whether their key exists, according to the
+    /// first of them.
     fn end(&mut self, written: impl Fn(&[u8]) -> bool) -> Option<bool> {
         let Some(budget) = self.budget.checked_sub(self.guards.len()) else {
             // Out of budget: every guard added later is removed here before it is used.

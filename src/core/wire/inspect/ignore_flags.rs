@@ -1,5 +1,5 @@
-//! Puts with `ignore_value` or `ignore_lease`, and whether the same Txn deletes their keys
-//! ([`Fault::DeletedAndKept`]).
+//! Finds a Txn that puts a key with `ignore_value` or `ignore_lease` and also deletes it. Such a
+//! Txn can crash etcd ([`Fault::DeletedAndKept`]).
 
 use smallvec::SmallVec;
 
@@ -8,12 +8,14 @@ use crate::keyspace::{End, KeyRange};
 use crate::wire::field::Part;
 use crate::wire::{Fault, Malformed};
 
-/// Puts and deletions of the whole Txn: both branches and all nested Txns, because only etcd knows
-/// which branches run.
+/// The relevant puts and deletions of the whole Txn: of both branches and of all nested Txns,
+/// because only etcd knows which branches run.
 #[derive(Default)]
 pub(super) struct IgnoreFlags<'m> {
+    /// Puts with one of the two flags.
     puts: SmallVec<[(&'m [u8], Part<'m>); 2]>,
-    /// Every key from this one on is deleted.
+    /// The smallest start of a deletion without an end. Every key from this one on is deleted. etcd
+    /// itself checks deletions with an end.
     deleted: Option<&'m [u8]>,
 }
 

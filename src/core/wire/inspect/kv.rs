@@ -48,15 +48,16 @@ pub(super) fn range<'m>(accesses: &mut Accesses<'m>, whole: Part<'m>) -> Result<
     Ok(())
 }
 
-/// A Put outside of a Txn.
+/// A Put outside of a Txn: the key may exist or not, so it needs both `create` and `update`.
 pub(super) fn put<'m>(accesses: &mut Accesses<'m>, whole: Part<'m>) -> Result<(), Malformed> {
     let request = PutRequest::read(whole)?;
     put_as(accesses, &request, Verbs::PUT);
     Ok(())
 }
 
-/// Adds the accesses of a Put that has one of the effects `verbs`. A lease will delete the key when
-/// it ends. `prev_kv` returns the previous value.
+/// Adds the accesses of a Put. `verbs` is `create`, `update` or both, depending on the compares of
+/// the Txn around it. With a lease, the Put also needs `delete`, because etcd deletes the key when
+/// the lease ends. With `prev_kv`, it also needs `read`, because the response has the old value.
 pub(super) fn put_as<'m>(accesses: &mut Accesses<'m>, request: &PutRequest<'m>, mut verbs: Verbs) {
     if request.lease != 0 {
         verbs = verbs.union(Verbs::DELETE);
@@ -77,7 +78,8 @@ pub(super) fn delete_range<'m>(
     Ok(())
 }
 
-/// Adds the accesses of a DeleteRange and returns its range. `prev_kv` returns the previous values.
+/// Adds the accesses of a DeleteRange and returns its range. With `prev_kv`, it also needs `read`,
+/// because the response has the deleted values.
 pub(super) fn delete_range_as<'m>(
     accesses: &mut Accesses<'m>,
     request: &DeleteRangeRequest<'m>,

@@ -1,15 +1,15 @@
 //! The Lock and Election services, which etcd builds on Txn, Watch and leases
 //! (`client/v3/concurrency`, `v3lock/lock.go`, `v3election/election.go`).
 //!
-//! * Their keys are `name/LEASE` with the lease id in hexadecimal. So a name means the prefix
-//!   `name/`.
-//! * Proclaim, Resign and Unlock use the key that the client sends, below any name or none.
+//! * Lock and Campaign create the key `name/LEASE`, with the lease id in hexadecimal. So a request
+//!   with a name accesses the prefix `name/`.
+//! * Proclaim, Resign and Unlock use the key that the client sends. It need not be below a name.
 //! * Every call with a lease renews it (`NewSession` sends a keep-alive). Lock, Campaign and
 //!   Proclaim also attach the key to the lease. With lease 0, etcd creates a lease of 60 seconds.
-//!   So Proclaim is always a Put with a lease and needs `delete`. Otherwise a client with `update`
-//!   only could have the key deleted.
-//! * Proclaim and Resign first compare the key's create revision and report whether it was equal.
-//!   That is a read.
+//!   So Proclaim always puts the key with a lease, and etcd deletes the key when the lease ends.
+//!   Proclaim therefore needs `delete`; `update` alone is not enough.
+//! * Proclaim and Resign compare the key's create revision and report whether it was equal. That
+//!   reveals something about the key, so both need `read`.
 
 use super::add_keys;
 use crate::access::{Accesses, LeaseUse, Verbs};
@@ -61,7 +61,7 @@ pub(super) fn unlock<'m>(accesses: &mut Accesses<'m>, whole: Part<'m>) -> Result
     Ok(())
 }
 
-/// If the key exists, Campaign proclaims: hence `update`.
+/// Campaign needs `update`, because it overwrites the value of a key that exists.
 pub(super) fn campaign<'m>(accesses: &mut Accesses<'m>, whole: Part<'m>) -> Result<(), Malformed> {
     let request = CampaignRequest::read(whole)?;
     add_prefix(accesses, Verbs::ALL, request.name);
@@ -69,7 +69,7 @@ pub(super) fn campaign<'m>(accesses: &mut Accesses<'m>, whole: Part<'m>) -> Resu
     Ok(())
 }
 
-/// With `rev` 0, Proclaim creates the key: hence `create`.
+/// Proclaim needs `create`, because with `rev` 0 it creates the key.
 pub(super) fn proclaim<'m>(accesses: &mut Accesses<'m>, whole: Part<'m>) -> Result<(), Malformed> {
     let (key, lease) = leader_key(ProclaimRequest::read(whole)?.leader)?;
     add_keys(accesses, Verbs::ALL, KeyRange::key(key));
@@ -89,14 +89,15 @@ pub(super) fn resign<'m>(accesses: &mut Accesses<'m>, whole: Part<'m>) -> Result
     Ok(())
 }
 
-/// The key and the lease. A missing leader, which etcd refuses, gives an empty key and no lease.
+/// Returns the key and the lease of `leader`. etcd refuses a request without a leader; for such a
+/// request, the key is empty and the lease is 0.
 fn leader_key(leader: Option<Part<'_>>) -> Result<(&[u8], i64), Malformed> {
     let Some(leader) = leader else { return Ok((b"", 0)) };
     let leader = LeaderKey::read(leader)?;
     Ok((leader.key, leader.lease))
 }
 
-/// Adds verbs on the prefix `name/`. The range ends before `name0`, because `0` follows `/` in
+/// Adds an access to the prefix `name/`. The range ends before `name0`, because `0` follows `/` in
 /// ASCII.
 fn add_prefix(accesses: &mut Accesses<'_>, verbs: Verbs, name: &[u8]) {
     let range = OwnedRange {

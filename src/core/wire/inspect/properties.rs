@@ -1,5 +1,5 @@
-//! Property tests: the scan against prost and the reference model, on messages as encoders write
-//! them and on mutated ones; the guards of Txns against a simulation of etcd.
+//! Property tests. They compare the scan with prost and the reference model, on encoded and on
+//! mutated messages, and the guards of Txns with a simulation of etcd.
 
 mod messages;
 mod mutation;
@@ -36,7 +36,7 @@ proptest! {
         prop_assert_eq!(fault, crashes_etcd(&txn).then_some(Fault::DeletedAndKept));
     }
 
-    /// Deeper than the generators nest Txns, and as deep as prost decodes.
+    /// Nests Txns deeper than the other generators do, as deep as prost can decode.
     #[test]
     fn reads_deeply_nested_txns_as_prost_does(
         txn in valid_txn(),
@@ -56,8 +56,8 @@ proptest! {
         );
     }
 
-    /// The guarantee: etcd's decoder sees what the scan has read, for every message that the scan
-    /// accepts.
+    /// The main guarantee: from every message that the scan accepts, a decoder reads what the scan
+    /// has read.
     #[test]
     fn reads_accepted_mutated_messages_as_prost_does(
         (method, bytes) in request(),

@@ -1,6 +1,6 @@
-//! The reference model of the scan: prost decodes the whole message, and a walk over the tree
-//! derives its accesses. Written from the rules in `inspect.rs` and `guard.rs`, not from their
-//! code.
+//! The reference model of the scan: prost decodes the whole message, and a walk over the decoded
+//! tree derives the accesses. It was written from the rules in the docs of `inspect.rs` and
+//! `guard.rs`, not from their code.
 
 use std::collections::BTreeSet;
 
@@ -11,13 +11,14 @@ use prost::Message;
 use crate::access::{Accesses, Capability, LeaseUse, Verb, Verbs};
 use crate::method::Method;
 
-/// The accesses of a message without order or repetition: key, encoded range end, verb.
+/// The accesses of a message as sets, without order or repetition.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct AccessSet {
+    /// Key, `range_end` as in a request, and verb.
     pub(crate) keys: BTreeSet<(Vec<u8>, Vec<u8>, Verb)>,
     pub(crate) capability: Option<Capability>,
     pub(crate) leases: BTreeSet<(i64, u8)>,
-    /// The scan must refuse the message.
+    /// True if prost decodes the message but the scan must refuse it.
     pub(crate) invalid: bool,
 }
 
@@ -237,8 +238,8 @@ fn watch(set: &mut AccessSet, request: pb::WatchRequest) {
     }
 }
 
-/// A branch that is being walked: the keys whose existence is proven at its start, and the ranges
-/// written since.
+/// A branch that is being walked: the keys that are known to exist or to be missing at its start,
+/// and the ranges written since.
 struct Branch {
     known: Vec<(Vec<u8>, bool)>,
     written: Vec<(Vec<u8>, Vec<u8>)>,
@@ -314,8 +315,8 @@ pub(crate) fn reaches(from: &[u8], end: &[u8], key: &[u8]) -> bool {
     }
 }
 
-/// Whether the outcome of the compare proves that the key exists or is missing: every kind of key
-/// is tried.
+/// Returns whether the key exists, if the outcome of the compare proves it. Tries every kind of
+/// key.
 fn known(compare: &pb::Compare, outcome: bool) -> Option<bool> {
     if !compare.range_end.is_empty() {
         return None;
@@ -325,7 +326,7 @@ fn known(compare: &pb::Compare, outcome: bool) -> Option<bool> {
     };
     let number = number(compare);
     let missing = outcome == compares(compare, None);
-    // If no key can have the lease or value, the branch never runs, and either answer is right.
+    // If no key can give this outcome, the branch never runs, and either result is right.
     let unbounded =
         matches!(compare.target(), compare::CompareTarget::Lease | compare::CompareTarget::Value);
     let present = unbounded

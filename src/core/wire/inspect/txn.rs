@@ -1,5 +1,8 @@
-//! KV.Txn: the accesses of every compare and of both branches, because only etcd knows which branch
-//! runs.
+//! KV.Txn. The accesses are those of every compare and of both branches, because only etcd knows
+//! which branch runs.
+//!
+//! A compare may prove that a key exists, or that it does not, in one branch. It then *guards* the
+//! puts of this key in the branch: they need only `update` or only `create` (`super::guard`).
 
 use std::ops::RangeInclusive;
 
@@ -18,12 +21,14 @@ use crate::wire::{Fault, Malformed};
 /// is 128 of each per level (`--max-txn-ops`).
 pub(super) const MAX_OPERATIONS: usize = 10_000;
 
-/// Maximum total cost of a Txn, where each compare or operation costs its nesting depth: etcd
-/// merges its keys with its siblings' once per level (`checkIntervals`,
+/// Maximum total cost of a Txn. Each compare or operation costs its nesting depth, because etcd
+/// merges its keys with those of its siblings once per level (`checkIntervals`,
 /// `server/etcdserver/txn/txn.go`). So a Txn may have 446 Txns nested in each other, or 10,000
-/// operations at depth 10. Measured with a raised `--max-txn-ops`: the same number of operations
-/// takes 3.5.35 and 3.7.3 a tenth of a second side by side, and 16 s at depth 2,000. Depth has no
-/// other limit here. etcd 3.7 itself decodes at most 5,000 levels (10,000 messages, Go's protobuf).
+/// operations at depth 10. This is the only limit on depth here.
+///
+/// Measured on 3.5.35 and 3.7.3 with a raised `--max-txn-ops`: the same number of operations takes
+/// 0.1 s on one level and 16 s at depth 2,000. etcd 3.7 itself decodes at most 5,000 levels (10,000
+/// messages, Go's protobuf).
 pub(super) const MAX_WORK: usize = 100_000;
 
 messages! {
@@ -65,22 +70,23 @@ struct Level<'m> {
     operations: Section<'m>,
     /// The failure branch, while the success branch is being read.
     failure: Option<Section<'m>>,
-    /// The compare, if there is exactly one: its opposite guards the failure branch.
+    /// The compare, if there is exactly one. In the failure branch it is known to be false, so its
+    /// opposite is a guard there. With several compares, any of them may be the false one.
     only: Option<Condition<'m>>,
-    /// Number of guards outside this Txn.
+    /// Number of guards of the Txns around this one.
     outer_guards: usize,
-    /// True if an operation before this Txn may have written something.
+    /// True if an operation before this Txn may write. Its compares are then no guards.
     written_before: bool,
-    /// True if an operation before the next one may have written something.
+    /// True if an operation before the next one may write.
     written: bool,
-    /// True if the success branch may have written something.
+    /// True if the success branch may write.
     success_written: bool,
 }
 
 impl<'m> Scan<'_, 'm> {
-    /// Reads a `TxnRequest` and all nested ones. The levels are on the heap: the depth of a message
-    /// must not depend on the size of the thread's stack. A Txn without nested ones allocates
-    /// nothing.
+    /// Reads a `TxnRequest` and all Txns nested in it. The levels are on the heap, because the
+    /// accepted depth must not depend on the size of the thread's stack. A Txn without nested Txns
+    /// allocates nothing.
     fn read(&mut self, whole: Part<'m>) -> Result<(), Malformed> {
         let mut outer_levels: Vec<Level<'m>> = Vec::new();
         let mut level = self.enter(whole, 1, false)?;
@@ -113,8 +119,7 @@ impl<'m> Scan<'_, 'm> {
     }
 
     /// Reads the compares of one `TxnRequest` and stops before its first operation. `depth` is 1
-    /// for the outermost Txn. `written_before`: an earlier operation of the outermost Txn may have
-    /// written something.
+    /// for the outermost Txn. `written_before` is true if an operation before this Txn may write.
     fn enter(
         &mut self,
         whole: Part<'m>,
@@ -153,6 +158,9 @@ impl<'m> Scan<'_, 'm> {
         })
     }
 
+    /// Adds a guard if the `outcome` of the compare proves that its key exists or not. A compare of
+    /// a range proves nothing about one key. etcd evaluates all compares first, so an earlier
+    /// operation that may write can make the result outdated.
     fn guard(&mut self, compare: &Condition<'m>, outcome: bool, written: bool) {
         if written || compare.range.range_end() != b"" {
             return;
@@ -207,10 +215,11 @@ impl<'m> Scan<'_, 'm> {
     }
 }
 
-/// The effect of a `RequestOp` on the operations after it.
+/// The kind of a `RequestOp`, as far as it matters to the operations after it.
 enum Operation<'m> {
     Reads,
     Writes,
+    /// A nested Txn, which is still to be read.
     Txn(Part<'m>),
 }
 
@@ -220,7 +229,7 @@ const REQUEST_OP: &str = "RequestOp";
 /// The members of `Compare.target_union`.
 const TARGET_UNION: RangeInclusive<u32> = 4..=8;
 
-/// A consistent `Compare`.
+/// A `Compare` that is not ambiguous.
 struct Condition<'m> {
     range: KeyRange<'m>,
     relation: Relation,
@@ -228,10 +237,10 @@ struct Condition<'m> {
 }
 
 impl<'m> Condition<'m> {
-    /// Reads a `Compare`. Without a member of `target_union`, etcd compares with 0 or with the
-    /// empty value. Every client library sends the member, 0 included; a client that sends JSON may
-    /// omit it. With a member that does not belong to the target, etcd does the same. Such a
-    /// Compare is ambiguous and refused.
+    /// Reads a `Compare`. Client libraries always send a member of `target_union`, even for 0; a
+    /// client that sends JSON may omit it. If it is absent, etcd compares with 0 or with the empty
+    /// value, and so does this. If the member belongs to another target, etcd does the same, but
+    /// such a Compare is ambiguous and is refused here.
     fn read(part: Part<'m>) -> Result<Self, Malformed> {
         let compare = Compare::read(part)?;
         let relation = match compare.result {

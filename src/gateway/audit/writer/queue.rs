@@ -1,11 +1,11 @@
 //! Slots of the audit queue, and the identities that hold them.
 //!
 //! Identities share the slots by the rule of [`crate::limiter::fair_share`] with N = 8: an identity
-//! that floods gets a ninth of the queue, a second one a ninth of the rest, and so on. It takes
-//! some seventy flooding identities and a dead disk to fill a queue of 16,384. Bytes follow the
-//! same rule; each slot that an identity holds brings it 1 KiB.
+//! that floods gets a ninth of the queue, a second one a ninth of the rest, and so on. To fill a
+//! queue of 16,384 slots, about seventy identities must flood it while the disk does not accept
+//! writes. The same rule limits bytes; with each slot, an identity may always hold 1 KiB.
 //!
-//! Only identities that hold a slot are remembered, so there are never more of them than slots.
+//! Only identities that hold a slot have an entry, so there are never more entries than slots.
 
 use std::cell::Cell;
 use std::collections::HashMap;
@@ -15,9 +15,9 @@ use metrics::Gauge;
 
 use crate::limiter::fair_share::{Pool, Rule};
 
-/// One identity may hold this part of what it leaves to the others.
+/// N of the rule: one identity may hold 1/N of what it leaves to the others.
 const DIVISOR: usize = 8;
-/// Bytes that come with each slot.
+/// Bytes that an identity may always hold for each of its slots.
 const SLOT_BYTES: usize = 1024;
 
 pub(super) struct Queue {
@@ -72,7 +72,7 @@ impl Queue {
         Some(QueueSlot { queue: Arc::clone(self), owner: Arc::clone(owner), bytes: 0 })
     }
 
-    /// How many slots are taken.
+    /// Number of slots that are taken.
     pub(super) fn taken(&self) -> usize {
         self.state().slots.held()
     }
@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn a_newcomer_finds_a_slot_behind_fifty_floods() {
+    fn a_newcomer_finds_a_slot_after_fifty_floods() {
         let queue = queue(8192);
         let floods: Vec<_> = (0..50).map(|n| acquire_all(&queue, &format!("flood-{n}"))).collect();
         assert!(floods.iter().all(|slots| !slots.is_empty()));

@@ -44,7 +44,7 @@ impl Writer {
         }
     }
 
-    /// Writes `first` and the messages that are queued behind it.
+    /// Writes `first` and the messages that are queued after it.
     pub(super) fn write_batch(&mut self, first: Message) {
         // The slots are given back when the batch is on the disk.
         let _slots = self.gather(first);
@@ -77,7 +77,7 @@ impl Writer {
         slots
     }
 
-    /// Returns when each pending line is written or given up.
+    /// Returns when each pending line is written or lost.
     fn write_out(&mut self) {
         for at in 0..self.sinks.len() {
             while let Some((Err(error), sink)) =

@@ -17,8 +17,8 @@ pub struct Frames {
     head: Head,
 }
 
-/// The frames at the front of `tail`, which begin with `head`. `Ok(None)`: they are not a block, or
-/// one that is too long.
+/// Finds the frames of the block at the front of `tail`, whose first frame header is `head`.
+/// `Ok(None)` if they are not a header block, or if it is too long.
 ///
 /// # Errors
 /// The number of bytes that must have arrived first.
@@ -78,10 +78,10 @@ impl Frames {
         self.read_pieces(table, bytes, begin, padding)
     }
 
-    /// Does so for a block in several frames. It becomes one frame if it fits, because `h2` forgets
-    /// that a block is malformed where a frame ends within a field (`HeaderBlock::load` in its
-    /// `frame/headers.rs`), and limits the number of frames. A block that does not fit keeps its
-    /// frame boundaries.
+    /// Normalises a block in several frames. If possible, they become one frame. One reason is that
+    /// `h2` forgets that a block is malformed if a frame ends within a field (`HeaderBlock::load`
+    /// in its `frame/headers.rs`); the other is that `h2` limits the number of frames. A block that
+    /// does not fit into one frame keeps its frame boundaries.
     fn read_pieces(
         self,
         table: &mut Table,

@@ -7,7 +7,7 @@ use super::super::frame::{GOAWAY, HEADER, Head, RST_STREAM};
 /// Error codes that report no error: NO_ERROR and CANCEL (RFC 9113, 7).
 const HARMLESS: [u32; 2] = [0, 8];
 
-/// What `h2` has rejected.
+/// The streams that `h2` has reset, and its reason to close the connection.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Rejected {
     /// The number of streams that were reset, by error code.
@@ -33,7 +33,7 @@ pub struct SentFrames {
 }
 
 impl SentFrames {
-    /// Frames that begin behind this many bytes.
+    /// Reads frames that begin after `preface` bytes.
     pub fn new(preface: usize) -> Self {
         Self {
             header: [0; HEADER],
@@ -76,12 +76,12 @@ impl SentFrames {
         }
     }
 
-    /// Takes the last stream of a GOAWAY that was written since the last call.
+    /// Returns the last stream id of a GOAWAY that was written since the last call.
     pub fn gone_away(&mut self) -> Option<u32> {
         self.gone_away.take()
     }
 
-    /// Takes what was rejected since the last call.
+    /// Returns the rejections since the last call.
     pub fn rejected(&mut self) -> Option<Rejected> {
         let any = self.rejected.connection.is_some() || !self.rejected.streams.is_empty();
         any.then(|| std::mem::take(&mut self.rejected))
@@ -98,7 +98,8 @@ impl SentFrames {
         Head::read(&self.header)
     }
 
-    /// Reads the payload of RST_STREAM and GOAWAY. True: a stream was reset with an error.
+    /// Reads the payload of RST_STREAM and GOAWAY. Returns true if a stream was reset with an
+    /// error.
     fn read_payload(&mut self, head: Head, payload: &[u8]) -> bool {
         for (target, byte) in self.payload.iter_mut().skip(self.seen).zip(payload) {
             *target = *byte;

@@ -1,4 +1,5 @@
-//! Admission of a call by its head alone: the slots and the rate of its identity, and its encoding.
+//! Admission of a call by its head alone. It checks the slots and the rate of the identity, and the
+//! encoding of the messages.
 
 use std::time::Instant;
 
@@ -19,18 +20,18 @@ use crate::proxy::quota::Slot;
 use crate::proxy::record::Subject;
 use crate::proxy::reply::Status;
 
-/// Which slot a call has.
+/// The kind of slot that a call holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Admission {
-    /// A slot among its identity's requests, or none because shadow mode has no limits.
+    /// One of the identity's request slots. In shadow mode, no slot: it has no limits.
     Regular,
-    /// An overflow slot: a Watch stream over the limit, which refuses each create and sends nothing
-    /// to etcd.
+    /// An overflow slot, for a Watch stream over the limit. The proxy refuses each create on it and
+    /// sends nothing to etcd.
     Overflow,
 }
 
-/// Counts one open call until it is dropped. A call whose connection ends is dropped wherever it
-/// waits.
+/// Counts one open call until this is dropped. If the connection ends while the call waits, its
+/// future is dropped, so the count is always corrected.
 pub(super) struct OpenCall<'c>(&'c Client);
 
 impl<'c> OpenCall<'c> {
@@ -48,7 +49,7 @@ impl Drop for OpenCall<'_> {
     }
 }
 
-/// The denial for a limit of the identity.
+/// The denial for a limit of the identity that is reached.
 #[must_use]
 pub fn limited(limit: Limit) -> Denial {
     let text = match limit {
@@ -60,8 +61,8 @@ pub fn limited(limit: Limit) -> Denial {
 }
 
 impl Call<'_> {
-    /// Takes a slot of the identity, which the call holds until its response has ended. Shadow mode
-    /// has no limits and takes none.
+    /// Takes one of the identity's slots, which the call holds until its response has ended. Shadow
+    /// mode has no limits and takes no slot.
     ///
     /// # Errors
     /// The limit that is reached.
@@ -70,21 +71,21 @@ impl Call<'_> {
         if self.caller.principal.mode == Mode::Shadow {
             return Ok((None, Admission::Regular));
         }
-        // The rate of a bidirectional stream is that of its messages.
+        // On a bidirectional stream, each message is charged to the rate instead.
         if method.is_none_or(|method| method.call_kind() != CallKind::BidiStreaming) {
             quota.try_request().map_err(|_| Limit::RequestsPerSecond)?;
         }
-        if let Some(place) = quota.requests.try_acquire() {
-            return Ok((Some(place), Admission::Regular));
+        if let Some(slot) = quota.requests.try_acquire() {
+            return Ok((Some(slot), Admission::Regular));
         }
-        // A Watch stream that ends with RESOURCE_EXHAUSTED ends all watches of its clientv3 for
-        // good.
+        // clientv3 gives up all its watches for good if a Watch stream ends with
+        // RESOURCE_EXHAUSTED. So the stream is accepted, and each create on it is refused.
         let overflow =
             if method == Some(Method::Watch) { quota.overflow_streams.try_acquire() } else { None };
-        overflow.map(|place| (Some(place), Admission::Overflow)).ok_or(Limit::RequestsInFlight)
+        overflow.map(|slot| (Some(slot), Admission::Overflow)).ok_or(Limit::RequestsInFlight)
     }
 
-    /// Refuses a call over a limit before any of its body is read.
+    /// Refuses a call over a limit without reading its body.
     pub(super) fn refuse_over_limit(
         &self,
         method: Result<Method, Denial>,
@@ -107,8 +108,8 @@ impl Call<'_> {
         }
     }
 
-    /// Refuses a call whose `grpc-encoding` etcd does not have. etcd refuses it for its head alone,
-    /// too.
+    /// Refuses a call whose `grpc-encoding` etcd does not support. Like etcd, it does not read the
+    /// body first.
     pub(super) fn refuse_unknown_encoding(
         &self,
         method: Method,

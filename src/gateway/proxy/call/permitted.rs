@@ -19,18 +19,19 @@ use crate::proxy::rewrite::{self, Rewrite, Whole};
 use crate::proxy::{relay, stream};
 use crate::upstream::Class;
 
-/// The permit was withdrawn before etcd had the whole request: it must be judged again.
+/// The permit was withdrawn before etcd had the whole request. The request must be judged again.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Withdrawn;
 
-/// How often the proxy chooses the id of a lease before it passes on that the id is taken.
+/// Attempts to choose the id of a lease. If etcd already has a lease with the last one, the client
+/// gets etcd's error.
 const LEASE_IDS: usize = 5;
 
 impl Call<'_> {
-    /// Forwards a permitted request, and passes the response on.
+    /// Forwards a permitted request and relays the response.
     ///
     /// # Errors
-    /// The permit was withdrawn meanwhile. Nothing was sent to the client.
+    /// The permit was withdrawn before the whole request was sent. Nothing was sent to the client.
     pub(super) async fn permitted(
         &self,
         permit: &LivePermit<'_>,
@@ -71,8 +72,9 @@ impl Call<'_> {
         Ok(Ended { member: Some(exchange.member), outcome })
     }
 
-    /// A call whose response stays open. It ends when its right or its connection ends, also before
-    /// etcd has sent a response head, as for a Lock that waits.
+    /// Forwards a call whose response stays open. The call ends when the client loses the right to
+    /// it or when the connection ends. This may be before etcd has sent a response head, as with a
+    /// Lock that waits.
     async fn open_ended(
         &self,
         permit: &LivePermit<'_>,
@@ -107,7 +109,8 @@ impl Call<'_> {
         }
     }
 
-    /// A LeaseGrant whose id the proxy chooses, and chooses again if etcd has that lease already.
+    /// Forwards a LeaseGrant with an id that the proxy chooses. If etcd already has a lease with
+    /// this id, the proxy chooses another one.
     async fn lease_grant(
         &self,
         permit: &LivePermit<'_>,
@@ -138,7 +141,7 @@ impl Call<'_> {
     }
 }
 
-/// Ends a call that etcd has not begun to answer.
+/// Ends a call for which no response has begun, unless it must be judged again.
 fn no_response(abort: Abort, respond: &mut SendResponse<Bytes>) -> Result<Ended, Withdrawn> {
     match abort {
         Abort::Upstream(UpstreamError::Withdrawn) => Err(Withdrawn),
@@ -146,7 +149,7 @@ fn no_response(abort: Abort, respond: &mut SendResponse<Bytes>) -> Result<Ended,
     }
 }
 
-/// The time to live of a LeaseGrant that leaves the id to the server.
+/// The time to live in a framed LeaseGrant; `None` if the request chooses the id itself.
 fn ttl_without_id(held: &Bytes) -> Option<i64> {
     let grant = wire::lease::grant(frame::single(held, usize::MAX).ok()?).ok()?;
     (grant.id == 0).then_some(grant.ttl)

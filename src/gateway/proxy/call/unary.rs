@@ -1,5 +1,5 @@
-//! A request of one message: held until it can be judged, then forwarded. The same for a call with
-//! one request whose response stays open.
+//! Serves a request of one message: holds it until it can be judged, then forwards it. The response
+//! may be one message or a stream.
 
 use std::time::{Duration, Instant};
 
@@ -23,8 +23,8 @@ use crate::proxy::record::{Recording, Subject};
 use crate::proxy::reply::Status;
 use crate::proxy::request_body::{RequestBody, Until};
 
-/// How long shadow mode holds a request to judge it before it is sent. If its message is not whole
-/// by then, the request is opened at etcd and judged later.
+/// How long shadow mode waits for the whole message of a request, to judge it before it is sent.
+/// After this time, the proxy sends the head to etcd and judges the message when it is complete.
 const SHADOW_HOLD: Duration = Duration::from_millis(20);
 
 impl Call<'_> {
@@ -44,8 +44,8 @@ impl Call<'_> {
                 Mode::Enforce => tokio::select! {
                     biased;
                     filled = body.fill(Until::End, limit) => filled,
-                    // The connection ends, perhaps with its certificate. The client sends an
-                    // incomplete request again over another one.
+                    // The connection ends, perhaps because its certificate expires. The client
+                    // retries the request on another connection.
                     () = self.client.ending.cancelled() => {
                         return Status::not_sent().send(respond);
                     }
@@ -64,8 +64,8 @@ impl Call<'_> {
             if filled.is_err() {
                 return;
             }
-            // A request may begin under one policy and end under another, hours later. The one in
-            // effect now decides; if its mode is another one, more of the body may be needed.
+            // A slow request may begin under one policy and end under another. The current policy
+            // decides. Its mode may differ, and then more of the body may be needed, so loop.
             let caller = self.client.caller();
             let same = caller.policy.generation == call.caller.policy.generation;
             call.caller = caller;
@@ -75,7 +75,7 @@ impl Call<'_> {
         }
     }
 
-    /// Judges and forwards a request whose message has arrived, or will never arrive.
+    /// Judges and forwards a request whose message has arrived, or whose body is refused.
     async fn received(
         &self,
         method: Method,
@@ -119,8 +119,8 @@ impl Call<'_> {
         }
     }
 
-    /// Forwards a permitted request. If its permit is withdrawn while it waits (for a connection,
-    /// or for a member that accepts it), it is judged again, as if it arrived now.
+    /// Forwards a permitted request. If the permit is withdrawn while the request waits for a
+    /// connection or a member, the request is judged again, as if it had just arrived.
     async fn forward(
         &self,
         permit: &LivePermit<'_>,
@@ -131,7 +131,7 @@ impl Call<'_> {
     ) {
         match self.permitted(permit, method, outgoing, respond).await {
             Ok(ended) => recording.end(ended),
-            // On the heap, because it is rare.
+            // Rare, so its future is on the heap: the future of every call stays small.
             Err(Withdrawn) => {
                 Box::pin(self.forward_again(recording, method, outgoing, respond)).await;
             }
@@ -160,7 +160,7 @@ impl Call<'_> {
                 Ok(permit) => LivePermit::new(permit, self.client),
                 Err(denial) => return call.refuse(&denial, respond),
             };
-            // A mode that is new in this generation forwards other metadata, and enforcement
+            // The new policy may have another mode. It forwards other metadata, and enforcement
             // forwards the decompressed message.
             outgoing.headers = call.metadata(std::mem::take(&mut outgoing.headers));
             let plain = plain.ok().filter(|_| call.caller.principal.mode == Mode::Enforce);
@@ -173,8 +173,8 @@ impl Call<'_> {
         }
     }
 
-    /// Takes one of the password logins per second, which are limited because etcd's password hash
-    /// is slow. Shadow mode limits nothing.
+    /// Charges a password login to its limit, and returns a denial if the limit is reached. Logins
+    /// per second are limited because etcd's password hash is slow. Shadow mode has no limits.
     fn over_login_limit(&self, method: Method, is_message: bool) -> Option<Denial> {
         let limited = is_message
             && method == Method::Authenticate

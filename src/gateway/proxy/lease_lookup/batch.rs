@@ -25,8 +25,8 @@ pub(super) struct Batch {
     checks: usize,
 }
 
-/// Requests of one identity that get the same result: the same rights, and the same verbs on each
-/// key.
+/// Requests of one identity that get the same result, because they have the same rights and need
+/// the same verbs on each key.
 struct Group {
     keys: AttachedKeys,
     quota: Arc<Quota>,
@@ -34,7 +34,7 @@ struct Group {
     waiters: Vec<ResultSender>,
 }
 
-/// What the lookup takes of an identity's limits.
+/// The slot and the bytes that a lookup takes from the limits of one identity.
 struct Charge {
     quota: Arc<Quota>,
     hold: Reservation,
@@ -42,8 +42,8 @@ struct Charge {
 }
 
 impl Batch {
-    /// Groups the requests, and charges the first identity that may cause a lookup. `None`: no
-    /// identity may, and all requests got [`LookupError::Limit`].
+    /// Groups the requests, and charges the first identity that may cause a lookup. If none may,
+    /// sends [`LookupError::Limit`] to all requests and returns `None`.
     pub(super) fn of(waiters: Vec<Waiter>) -> Option<Self> {
         let groups = Group::of(waiters);
         let Some(charge) = Charge::of(&groups) else {
@@ -66,7 +66,7 @@ impl Batch {
     }
 
     /// Fails the requests of the charged identity, whose share is exhausted, and charges the next
-    /// one. False: no identity can be charged.
+    /// identity. Returns false if there is none that can be charged.
     fn charge_next(&mut self) -> bool {
         let (charged, others) = std::mem::take(&mut self.groups)
             .into_iter()
@@ -133,7 +133,8 @@ impl Group {
         groups
     }
 
-    /// Whether a request still waits. Cancelled requests are removed from the end, each once.
+    /// True if a request still waits. Removes cancelled requests from the end of the list, so each
+    /// is checked only once.
     fn is_waited_for(&mut self) -> bool {
         while self.waiters.pop_if(|waiter| waiter.is_closed()).is_some() {}
         !self.waiters.is_empty()

@@ -1,5 +1,6 @@
-//! Watch and LeaseKeepAlive under enforcement: each message is judged as it arrives, a refusal is
-//! sent in the place of its response, and the stream stays open.
+//! Watch and LeaseKeepAlive under enforcement. Each message is judged when it arrives. A message is
+//! refused *in its place*: the client gets a refusal at the position in the response where etcd's
+//! own response would be. The stream stays open.
 
 mod client_to_etcd;
 mod etcd_to_client;
@@ -35,12 +36,15 @@ use crate::proxy::reply::Status;
 use crate::proxy::request_body::RequestBody;
 use crate::upstream::members::MemberIndex;
 
-/// Serves one bidirectional stream to its end. A Watch stream in an overflow slot does not go to
-/// etcd, and each create on it is refused in its place.
+/// Watches of one stream that are checked against a new policy in one poll.
+const RECHECKED_PER_POLL: usize = 128;
+
+/// Serves one bidirectional stream to its end. For a Watch stream in an overflow slot, no stream to
+/// etcd is opened, and each create on it is refused in its place.
 ///
-/// A client without any right gets its stream, too. Each of its messages is refused in its place,
-/// and none goes to etcd. If its Watch stream ended with PERMISSION_DENIED, its clientv3 would end
-/// all its watches for good, also those that the next reload of the policy would permit
+/// A client without any right gets a stream too. Each of its messages is refused in its place, and
+/// none is sent to etcd. The reason is clientv3: if a Watch stream ends with PERMISSION_DENIED, it
+/// gives up all its watches for good, even if a later policy permits them
 /// (`client/v3/watch.go`, `isHaltErr`).
 pub async fn serve(
     call: &Call<'_>,
@@ -50,7 +54,7 @@ pub async fn serve(
     respond: &mut SendResponse<Bytes>,
     admission: Admission,
 ) {
-    // Open the stream at etcd, if the client may have one.
+    // Open a stream to etcd, if the client may have one.
     let outgoing = Outgoing::of(method, headers, Bytes::new(), false);
     let (at_etcd, member) = loop {
         let permit = match may_open(&call.client.caller()) {
@@ -106,7 +110,7 @@ struct BidiStream<'c> {
     slots: Slots,
     /// The newest response header on this stream, encoded.
     header: RefCell<Vec<u8>>,
-    /// The proxy's own messages to the client, framed. They are sent between two of etcd's.
+    /// The proxy's own messages to the client, framed. They are sent between two messages of etcd.
     to_client: RefCell<VecDeque<Bytes>>,
     /// Ids of watches that etcd must cancel.
     to_cancel: RefCell<VecDeque<i64>>,
@@ -152,15 +156,25 @@ impl<'c> BidiStream<'c> {
         self.wake_to_client.notify_one();
     }
 
-    /// Cancels the watches that a new policy no longer permits. The other watches notice nothing.
-    fn recheck(&self) {
+    /// Cancels the watches that a new policy no longer permits. The other watches are not affected.
+    /// Meanwhile no response from etcd is passed on.
+    async fn recheck(&self) {
+        self.recheck_part(&[]);
+        let ids = self.ledger.borrow().live_ids();
+        for part in ids.chunks(RECHECKED_PER_POLL) {
+            self.recheck_part(part);
+            tokio::task::yield_now().await;
+        }
+    }
+
+    fn recheck_part(&self, ids: &[i64]) {
         let caller = self.call.client.caller();
         let allowed = |range: &OwnedRange| {
             let mut accesses = Accesses::default();
             accesses.add_keys(Verbs::READ, range.as_range());
             authorize(&caller.principal, &accesses, &[]).is_ok()
         };
-        let lost = self.ledger.borrow_mut().recheck(allowed);
+        let lost = self.ledger.borrow_mut().recheck(ids, allowed);
         for id in lost {
             let canceled = self.canceled_by_policy(id);
             self.to_client.borrow_mut().push_back(canceled);

@@ -1,41 +1,42 @@
-//! Splits the bytes of etcd's response into messages without holding them: only the beginning of
-//! each message is looked at.
+//! Splits the bytes of etcd's response into messages without holding whole messages. It reads only
+//! the beginning of each message.
 
 use bytes::{Buf, Bytes, BytesMut};
 use etcd_warden_core::wire::frame;
 use smallvec::SmallVec;
 
-/// What happens to a message.
+/// How to relay a message.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Disposition {
-    /// Whether it is passed on to the client.
+    /// True if the message is passed on to the client.
     pub pass: bool,
-    /// Framed messages that the client gets immediately after it.
+    /// Framed messages to insert immediately after it.
     pub after: SmallVec<[Bytes; 1]>,
 }
 
 /// The position in the response between two chunks.
 #[derive(Default)]
 pub struct Splitter {
-    /// Bytes of the current message that have not arrived, frame header included.
+    /// Number of bytes of the current message that have not arrived, frame header included.
     left: usize,
+    /// How to relay the current message.
     disposition: Disposition,
-    /// The beginning of a message that `decide` needs more of.
+    /// The beginning of a message, until it is long enough for `decide`.
     partial: BytesMut,
 }
 
 impl Splitter {
-    /// Whether a message of the proxy's own may be inserted now.
+    /// True between two messages: one of the proxy's own messages may be inserted now.
     pub fn at_boundary(&self) -> bool {
         self.left == 0
     }
 
     /// Takes the next bytes of the response, and appends the pieces for the client to `out`.
-    /// `decide` gets the flag of a message, the bytes of it that have arrived (without the frame
-    /// header), and its whole length. It returns `None` while it needs more bytes.
+    /// `decide` gets the compressed flag of a message, its bytes that have arrived (without the
+    /// frame header), and its whole length. It returns `None` if it needs more bytes.
     ///
     /// # Errors
-    /// Those of `decide`.
+    /// The error of `decide`.
     pub fn feed<E>(
         &mut self,
         mut chunk: Bytes,
@@ -46,7 +47,7 @@ impl Splitter {
             self.partial.extend_from_slice(&chunk);
             chunk = self.partial.split().freeze();
         }
-        // Bytes at the front of `chunk` that are passed on in one piece.
+        // Number of bytes at the front of `chunk` that are passed on as one piece.
         let mut run = 0_usize;
         while run < chunk.len() {
             if self.left == 0 {
@@ -107,8 +108,8 @@ mod tests {
         frame::encode(message).to_vec()
     }
 
-    /// Drops messages that begin with `x`, and inserts one behind those that begin with `+`. Needs
-    /// two bytes.
+    /// Drops messages that begin with `x`, and inserts one after each message that begins with `+`.
+    /// Needs two bytes.
     fn decide(_flag: u8, seen: &[u8], length: usize) -> Result<Option<Disposition>, ()> {
         if seen.len() < length.min(2) {
             return Ok(None);

@@ -5,10 +5,12 @@ use std::task::{Context, Poll, Wake, Waker};
 
 use super::atomic::{AtomicUsize, AtomicWaker, Ordering};
 
-/// Set while the task is being polled. Each other bit belongs to a subtask, and is set from its
-/// wake-up until it is polled: while one is set, the task is being polled or was woken. All bits
-/// are in one integer, so that of a wake-up and the end of a poll one always sees the bit of the
-/// other.
+/// This bit is set while the task is being polled. Each other bit belongs to a subtask: it is set
+/// when the subtask is woken and cleared when it is polled. While any subtask's bit is set, the
+/// task is being polled or was woken.
+///
+/// All bits are in one atomic integer. So if a wake-up and the end of a poll happen at the same
+/// time, at least one of them sees the bit of the other, and no wake-up is lost.
 const RUNNING: usize = 1;
 
 /// The subtasks of one task.
@@ -35,7 +37,7 @@ struct Flag {
 }
 
 impl WakeSet {
-    /// A task that was never polled.
+    /// A task without subtasks that was not polled yet.
     #[must_use]
     pub fn new() -> Self {
         Self {
@@ -44,7 +46,7 @@ impl WakeSet {
         }
     }
 
-    /// Adds a subtask, which counts as woken. A task has at most `usize::BITS - 1` of them.
+    /// Adds a subtask, which is already woken. A task has at most `usize::BITS - 1` subtasks.
     pub fn subtask(&mut self) -> Subtask {
         self.subtasks = self.subtasks.saturating_add(1);
         let bit = RUNNING.wrapping_shl(self.subtasks);
@@ -53,8 +55,8 @@ impl WakeSet {
         Subtask { waker: flag.clone().into(), flag }
     }
 
-    /// Polls the task: `poll` polls its subtasks. If a subtask was woken meanwhile and not polled
-    /// since, the task is woken.
+    /// Polls the task by calling `poll`, which polls the subtasks. If a subtask was woken meanwhile
+    /// and not polled since, the task is woken again.
     pub fn poll<T>(&self, cx: &Context<'_>, poll: impl FnOnce() -> Poll<T>) -> Poll<T> {
         self.shared.task.register(cx.waker());
         self.shared.bits.fetch_or(RUNNING, Ordering::AcqRel);
@@ -80,7 +82,8 @@ impl Wake for Flag {
 
     fn wake_by_ref(self: &Arc<Self>) {
         let before = self.shared.bits.fetch_or(self.bit, Ordering::AcqRel);
-        // A task that is being polled sees the bit itself, and does not need to be polled again.
+        // A task that is being polled checks the bits at the end of its poll, so no wake-up is
+        // needed.
         if before & (RUNNING | self.bit) == 0 {
             self.shared.task.wake();
         }
@@ -88,13 +91,13 @@ impl Wake for Flag {
 }
 
 impl Subtask {
-    /// Wakes the subtask for an event that it has registered no waker for.
+    /// Wakes the subtask, for an event that does not use its waker.
     pub fn wake(&self) {
         self.flag.wake_by_ref();
     }
 
-    /// Polls the subtask if it was woken since the last poll. After [`Poll::Ready`] it counts as
-    /// woken.
+    /// Polls the subtask if it was woken since the last poll. After [`Poll::Ready`], it is woken
+    /// again, because there may be more work.
     pub fn poll<T>(&self, poll: impl FnOnce(&mut Context<'_>) -> Poll<T>) -> Poll<T> {
         let Flag { bit, shared } = &*self.flag;
         if shared.bits.fetch_and(!bit, Ordering::AcqRel) & bit == 0 {

@@ -34,11 +34,13 @@ impl Display for Report {
                 (Some(knee), Some(false)) => {
                     writeln!(
                         f,
-                        "the knee is between {knee:.0} and {:.0} requests per second",
+                        "highest sustained rate: between {knee:.0} and {:.0} requests per second",
                         last.offered.unwrap_or(knee)
                     )?;
                 }
-                (Some(knee), _) => writeln!(f, "no knee up to {knee:.0} requests per second")?,
+                (Some(knee), _) => {
+                    writeln!(f, "all rates up to {knee:.0} requests per second were sustained")?;
+                }
                 (None, _) => writeln!(f, "the first rate was not sustained")?,
             }
         }

@@ -209,7 +209,9 @@ fn modes_of_single_files_are_corrected_too() {
         );
     }
     assert!(check("FILE", &with_mode("0400"), &Options::default()).unwrap().is_empty());
-    assert!(errors(&with_mode("none"), &options()).contains("items[2].mode: this is no file mode"));
+    assert!(
+        errors(&with_mode("none"), &options()).contains("items[2].mode: this is not a file mode")
+    );
 }
 
 #[test]

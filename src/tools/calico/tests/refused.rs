@@ -159,7 +159,7 @@ fn unknown_sources_are_refused() {
         "defaultMode: 0440",
         "defaultMode: \"0440\"",
         &[
-            "Deployment kube-system/calico-kube-controllers, spec.template.spec.volumes[etcd-certs].secret.defaultMode: this is no file mode",
+            "Deployment kube-system/calico-kube-controllers, spec.template.spec.volumes[etcd-certs].secret.defaultMode: this is not a file mode",
         ],
     );
     refused(
@@ -231,7 +231,7 @@ fn variables_set_outside_of_the_manifest_are_refused() {
     refused(
         "etcd_ca: \"\" ",
         "etcd_ca: !!str",
-        &["data.etcd_ca: this is no scalar on the line of its key", "help: write it in quotes"],
+        &["data.etcd_ca: this is not a scalar on the line of its key", "help: write it in quotes"],
     );
     let variable = "            - name: SLEEP\n              value: \"false\"\n";
     let together =
@@ -406,7 +406,7 @@ fn merge_keys_repeated_keys_and_invalid_yaml_are_refused() {
             "there is no Deployment with a container `calico-kube-controllers`",
         ],
     );
-    refused_text("a: 1\n", &options(), &["a mapping without a `kind` is no Kubernetes object"]);
+    refused_text("a: 1\n", &options(), &["a mapping without a `kind` is not a Kubernetes object"]);
 }
 
 #[test]
@@ -419,7 +419,7 @@ fn a_small_file_cannot_become_a_large_tree() {
     for (text, message) in [
         (format!("a: &a0 [x]\n{aliases}"), "aliases repeat more than 500000 values"),
         // An anchor without an alias repeats nothing.
-        (format!("{nested}{leaves}"), "a list without a `kind` is no Kubernetes object"),
+        (format!("{nested}{leaves}"), "a list without a `kind` is not a Kubernetes object"),
         (format!("a: {}", "[".repeat(1_000)), "recursion limit"),
     ] {
         let found = errors(&text, &options());
@@ -454,7 +454,7 @@ fn all_errors_are_reported_together() {
     let text = with(&text, "        - name: install-cni\n", "        - name: other\n");
     let found = errors(&text, &options());
     assert!(
-        ["`ETCD_KEY_FILE` is not", "this is no file mode", "no container `install-cni`"]
+        ["`ETCD_KEY_FILE` is not", "this is not a file mode", "no container `install-cni`"]
             .iter()
             .all(|part| found.contains(part)),
         "{found}"

@@ -128,7 +128,8 @@ pub(super) fn txn() -> impl Strategy<Value = pb::TxnRequest> {
         .prop_map(|(compare, success, failure)| pb::TxnRequest { compare, success, failure })
 }
 
-/// A Txn that does not crash etcd: if one would, its `ignore_value` and `ignore_lease` are cleared.
+/// A Txn that does not crash etcd. If a generated one would, its `ignore_value` and `ignore_lease`
+/// are cleared.
 pub(super) fn valid_txn() -> impl Strategy<Value = pb::TxnRequest> {
     txn().prop_map(|mut txn| {
         if crashes_etcd(&txn) {

@@ -1,5 +1,5 @@
-//! Protobuf-aware mutations: they split a message into fields, at any depth, and reassemble it as
-//! no encoder would.
+//! Protobuf-aware mutations. They split a message into fields, at any depth, change some of them,
+//! and reassemble the message in ways that no encoder would.
 
 use proptest::prelude::*;
 

@@ -1,5 +1,5 @@
-//! Guards only narrow: a guarded Txn never needs another key or verb than the same Txn without
-//! compares.
+//! Property test: guards only narrow the accesses. A Txn with compares needs no key or verb that
+//! the same Txn without compares does not need, except the reads of the compares.
 
 use std::collections::BTreeSet;
 
@@ -53,7 +53,7 @@ proptest! {
             guarded,
             unguarded
         );
-        // Only one half of a Put may be missing, never both, and never a read or a delete.
+        // Of the two verbs of a Put, one may be missing, never both. No read or delete is missing.
         for (key, range_end, verb) in unguarded.difference(&guarded) {
             let other = match verb {
                 Verb::Create => Verb::Update,

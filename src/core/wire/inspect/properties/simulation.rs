@@ -1,5 +1,5 @@
-//! Guards are sound: for every state of the store, the Puts of a Txn create and update only keys
-//! for which the scan required the verb.
+//! Property test: guards are sound. For any state of the store, the Puts of a Txn create or update
+//! only keys for which the scan required that verb.
 
 use std::collections::BTreeMap;
 
@@ -32,7 +32,8 @@ fn store() -> impl Strategy<Value = Store> {
     )
 }
 
-/// The branches that run, determined before any write, for nested Txns, too (`compareToPath`).
+/// The branches that run. As in etcd, this is determined before any write, also for nested Txns
+/// (`compareToPath`).
 fn path(store: &Store, txn: &pb::TxnRequest) -> Vec<bool> {
     let holds = |compare: &pb::Compare| {
         let mut reached = store

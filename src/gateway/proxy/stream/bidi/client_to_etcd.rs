@@ -1,4 +1,4 @@
-//! The direction from the client to etcd: each message is judged, and then forwarded or refused in
+//! The direction from the client to etcd: judges each message, then forwards it or refuses it in
 //! its place.
 
 use std::convert::Infallible;
@@ -29,12 +29,13 @@ use crate::proxy::request_body::denial_of;
 use crate::proxy::stream::{Asked, Request, decide, payload, record};
 use crate::proxy::upload::{Unsent, Upload};
 
-/// The proxy's own messages, and creates without a response, that may wait before the client is no
-/// longer read: a client that does not read cannot make the proxy hold more.
+/// Limit on the proxy's own messages that wait for the client, and on creates without a response.
+/// At the limit, the proxy reads no further requests. So a client that does not read its responses
+/// cannot make the proxy hold more.
 const MAX_WAITING: usize = 256;
 
 impl BidiStream<'_> {
-    /// Forwards messages. Never returns: the end of the stream is left to `etcd_to_client`.
+    /// Forwards messages. Never returns: `etcd_to_client` ends the stream.
     pub(super) async fn client_to_etcd(
         &self,
         body: &mut RecvStream,
@@ -50,7 +51,7 @@ impl BidiStream<'_> {
     /// Judges and forwards messages until the client ends its side. etcd then ends the stream.
     ///
     /// # Errors
-    /// How the stream must end.
+    /// If the stream must end: how.
     async fn forward_all(
         &self,
         body: &mut RecvStream,
@@ -61,15 +62,15 @@ impl BidiStream<'_> {
         let mut pace = MessagePace::default();
         loop {
             self.send_cancels(send);
-            // A whole message.
+            // Forward each complete message.
             let next = frames.next().map_err(|fault| self.malformed_stream(&denial_of(fault)))?;
             if let Some(framed) = next {
                 self.forward_one(framed, send).await?;
                 pace.after_message().await;
                 continue;
             }
-            // Charge what is held. A piece keeps the buffer that it was read into. While the client
-            // is not read, a whole window may arrive.
+            // Charge the bytes that are held to the budget. An incomplete message keeps its whole
+            // read buffer alive. While nothing is read, h2 may receive a whole stream window.
             let may_read = self.may_read();
             let piece = if frames.is_empty() { 0 } else { frames.len().max(READ_BUFFER) };
             if !hold.resize(piece.saturating_add(if may_read { 0 } else { STREAM_WINDOW })) {
@@ -92,7 +93,8 @@ impl BidiStream<'_> {
                 }
                 Some(Err(_)) => return Err(Abort::ClientGone),
                 None if frames.is_empty() => {
-                    // Where nothing was sent to etcd, the proxy ends the stream with etcd's status.
+                    // Without a stream to etcd, the proxy ends the call with the status that etcd
+                    // would send.
                     let Some(send) = send else {
                         return Err(Abort::Stop(Status::new(code::OK, "")));
                     };
@@ -111,8 +113,8 @@ impl BidiStream<'_> {
             .map_err(Denial::clone)
             .and_then(|plain| Ok(Asked::read(self.method, payload(&plain.framed))?));
 
-        // Wait for the rate and for etcd's window. All waiting comes before the decision, so that
-        // nothing is written under a policy that is no longer in effect.
+        // Wait for the rate limit and for etcd's window. All waits come before the decision, so
+        // that nothing is written under a policy that is no longer in effect.
         if let Ok(asked) = &read {
             self.until_the_rate_allows(&asked.request).await;
         }
@@ -120,12 +122,12 @@ impl BidiStream<'_> {
             send.ready(plain.framed.len()).await;
         }
 
-        // Decide, under the policy in effect.
+        // Decide under the current policy.
         let judging = Instant::now();
         let (caller, mut decision) = loop {
             let caller = self.call.client.caller();
             let decision = decide(self.call, &caller, &read).await;
-            // The policy may have changed while etcd was asked about a lease.
+            // The policy may have changed while `decide` asked etcd about a lease.
             if caller.policy.generation == self.call.shared().policy.generation() {
                 break (caller, decision);
             }
@@ -148,8 +150,8 @@ impl BidiStream<'_> {
         // Refuse.
         let (framed, asked) = match (&plain, &read) {
             (Ok(plain), Ok(asked)) => (plain.framed.clone(), asked),
-            // A client without any right does not learn how its message was read: its denial is in
-            // the decision.
+            // Prefer the decision's denial: a client without any right must not learn how its
+            // message was read.
             (Err(malformed), _) | (_, Err(malformed)) => {
                 return Err(self.malformed_stream(decision.as_ref().err().unwrap_or(malformed)));
             }
@@ -161,12 +163,12 @@ impl BidiStream<'_> {
         if self.admission == Admission::Overflow
             && !matches!(asked.request, Request::Watch(WatchRequest::Create(_)))
         {
-            // An overflow stream has no watches that the request could name.
+            // Cancel or progress: an overflow stream has no watches, so there is nothing to do.
             return Ok(());
         }
 
-        // Forward. A stream without an upload was opened without a right or a slot, and now there
-        // is one: the client opens a new stream at once, which goes to etcd.
+        // Forward. If there is no upload, the client had no right or no slot when it opened this
+        // stream, and now has both. The status makes it open a new stream, which is sent to etcd.
         let Some(send) = send else { return Err(Abort::Stop(Status::open_again())) };
         if let Request::Watch(WatchRequest::Create(range)) = asked.request {
             self.ledger.borrow_mut().create_forwarded(range.into());
@@ -177,8 +179,8 @@ impl BidiStream<'_> {
         })
     }
 
-    /// Delays a request that cannot be refused in its place. This comes before the decision,
-    /// because the policy may change meanwhile.
+    /// Delays a request that cannot be refused in its place (any but a watch create) until the rate
+    /// limit permits it. Call it before the decision, because the policy may change meanwhile.
     async fn until_the_rate_allows(&self, request: &Request<'_>) {
         let client = self.call.client;
         while !matches!(request, Request::Watch(WatchRequest::Create(_)))
@@ -189,10 +191,10 @@ impl BidiStream<'_> {
         }
     }
 
-    /// Takes the rate and the slots that a permitted create needs of the identity's quota.
+    /// Charges a permitted create to the identity's quota: the rate and the watch slots.
     fn within_limits(&self, range: KeyRange<'_>) -> Result<(), Limit> {
         let quota = &self.call.client.quota;
-        // Where a slot has become free, the client finds it with a new stream.
+        // If a request slot is free again, continue: the client is then told to open a new stream.
         if self.admission == Admission::Overflow && quota.requests.try_acquire().is_none() {
             return Err(Limit::RequestsInFlight);
         }
@@ -209,12 +211,12 @@ impl BidiStream<'_> {
     /// The stream must end.
     fn refuse_one(&self, request: &Request<'_>, denial: &Denial) -> Result<(), Abort> {
         match request {
-            // TTL 0 would say that the lease has expired, which is not known. The client must ask
-            // again, on a new stream.
+            // A response with TTL 0 would mean that the lease has expired, but that is not known.
+            // The client must retry on a new stream.
             Request::KeepAlive(_) if denial.reason == Reason::LeaseUnknown => {
                 return Err(self.refused_stream(denial));
             }
-            // etcd's client gives up a lease at any other code.
+            // clientv3 gives up the lease on any other status code.
             Request::KeepAlive(_) if denial.reason == Reason::Limit => {
                 return Err(Abort::Stop(Status::too_many_streams()));
             }
@@ -232,18 +234,22 @@ impl BidiStream<'_> {
                     self.queue(self.refused_create(refusal));
                 }
             }
-            // Cancel and progress access no key, so they can only be denied for the binding status.
-            // The watches have ended with it, and clientv3 does not wait for a response to either.
+            // Cancel and progress requests access no key. They are denied only if the client has no
+            // binding any more, and then its watches have ended already. clientv3 does not wait for
+            // a response to either request.
             Request::Watch(_) => {}
         }
         Ok(())
     }
 
     /// Ends the stream because of a message that cannot be read. If shadow mode has begun since the
-    /// stream was opened, it is not refused: the client opens it again, and it passes through.
+    /// stream was opened, the client is told to open it again, and then it passes through.
     fn malformed_stream(&self, denial: &Denial) -> Abort {
         if self.is_shadowed() {
             Abort::Stop(Status::open_again())
+        } else if denial.reason == Reason::Limit {
+            // At RESOURCE_EXHAUSTED clientv3 ends all its watches for good.
+            Abort::Stop(Status::too_many_streams())
         } else {
             self.refused_stream(denial)
         }

@@ -1,5 +1,5 @@
-//! The direction from etcd to the client: etcd's messages are passed on, and the proxy's own are
-//! inserted between two of them.
+//! The direction from etcd to the client: passes etcd's messages on and inserts the proxy's own
+//! messages between them.
 
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
@@ -11,6 +11,7 @@ use etcd_warden_core::wire::header::ResponseHeader;
 use etcd_warden_core::wire::{self, Fault, Malformed, frame};
 use h2::SendStream;
 use h2::server::SendResponse;
+use http::header::CONTENT_TYPE;
 use http::{HeaderMap, Response};
 use smallvec::SmallVec;
 use tokio::sync::watch;
@@ -64,7 +65,7 @@ impl BidiStream<'_> {
         let mut ending = pin!(self.call.client.ending.cancelled());
         let mut pieces = Vec::new();
         loop {
-            // The proxy's own messages.
+            // Send the proxy's own messages.
             if let Some(abort) = self.abort.take() {
                 return Err(abort);
             }
@@ -77,7 +78,7 @@ impl BidiStream<'_> {
                 () = &mut ending => return Err(Abort::Stop(self.call.ended_with_connection())),
                 changed = changes.changed() => {
                     if changed.is_ok() {
-                        self.recheck();
+                        self.recheck().await;
                     }
                     continue;
                 }
@@ -85,12 +86,19 @@ impl BidiStream<'_> {
                 () = client.gone() => return Err(Abort::ClientGone),
                 event = etcd.next() => event?,
             };
-            // etcd's response.
+            // Relay etcd's response.
             match event {
                 Event::Head(response)
                     if response.body().is_end_stream() && client.out.is_none() =>
                 {
                     return Ok(End::Head(response.map(drop)));
+                }
+                // The client has a head of the proxy's own, so etcd's only head becomes the
+                // trailers: it has the status.
+                Event::Head(response) if response.body().is_end_stream() => {
+                    let mut trailers = response.into_parts().0.headers;
+                    trailers.remove(CONTENT_TYPE);
+                    return Ok(End::Trailers(Some(trailers)));
                 }
                 Event::Head(response) => {
                     let (parts, body) = response.into_parts();
@@ -119,7 +127,7 @@ impl BidiStream<'_> {
         }
     }
 
-    /// Decides what happens to one message of etcd.
+    /// Decides how to relay one message of etcd.
     fn disposition(
         &self,
         flag: u8,
@@ -129,8 +137,8 @@ impl BidiStream<'_> {
         if self.method != Method::Watch {
             return Ok(Some(Disposition { pass: true, after: SmallVec::new() }));
         }
-        // etcd sends nothing compressed here (see `encoding`). A message that cannot be read cannot
-        // be told from one that begins a watch.
+        // etcd does not compress these messages (see `encoding`). A compressed one cannot be read
+        // here, and it might begin a watch, so it must not be passed on.
         if flag != 0 {
             return Err(Malformed { field: "WatchResponse", offset: 0, fault: Fault::WireType });
         }
@@ -138,10 +146,11 @@ impl BidiStream<'_> {
         self.note_header(head.header, head.created);
         let mut ledger = self.ledger.borrow_mut();
         let action = ledger.on_response(&head);
-        // Events change no count, and only the response to a create makes room for another one.
+        // Only these responses change the number of watches. Events do not.
         if head.created || head.canceled {
             self.count_watches(&ledger);
         }
+        // A response to a create makes room for another create (`MAX_WAITING`).
         if head.created {
             self.wake_to_etcd.notify_one();
         }
@@ -155,8 +164,8 @@ impl BidiStream<'_> {
         Ok(Some(Disposition { pass: action.forward, after }))
     }
 
-    /// Keeps the newest header for the proxy's own responses. The one of a response to a create is
-    /// kept for other streams of this member as well.
+    /// Keeps the newest response header for the proxy's own messages on this stream. The header of
+    /// a response to a create is also kept for later streams to this member.
     fn note_header(&self, header: &[u8], created: bool) {
         let mut last = self.header.borrow_mut();
         last.clear();
@@ -169,7 +178,8 @@ impl BidiStream<'_> {
         }
     }
 
-    /// Sends the proxy's own messages, behind a head of its own if etcd's has not arrived.
+    /// Sends the proxy's own messages. If etcd's response head has not arrived, sends the proxy's
+    /// own head first.
     async fn send_own(
         &self,
         client: &mut Downstream<'_>,
@@ -185,8 +195,8 @@ impl BidiStream<'_> {
         }
     }
 
-    /// Sends to the client. A client that does not read cannot delay the end of its stream or
-    /// connection.
+    /// Sends one piece to the client. Stops waiting for a client that does not read if its stream
+    /// or connection must end.
     async fn pass(
         &self,
         out: &mut SendStream<Bytes>,
@@ -217,20 +227,21 @@ impl BidiStream<'_> {
 
 /// The end of etcd's response.
 enum End {
-    /// A head, and nothing behind it.
+    /// A head that ends the stream (gRPC's *Trailers-Only*).
     Head(Response<()>),
+    /// The trailers, or the end of the stream without them.
     Trailers(Option<HeaderMap>),
 }
 
 /// The response to the client.
 struct Downstream<'r> {
     respond: &'r mut SendResponse<Bytes>,
-    /// Its messages, once the head was sent.
+    /// The stream of messages; `None` until the head was sent.
     out: Option<SendStream<Bytes>>,
 }
 
 impl Downstream<'_> {
-    /// Sends the head, unless one was sent.
+    /// Sends the head, unless a head was sent before.
     fn begin(&mut self, head: Response<()>) -> Result<(), Abort> {
         if self.out.is_none() {
             let out = self.respond.send_response(head, false).map_err(|_| Abort::ClientGone)?;
@@ -239,7 +250,7 @@ impl Downstream<'_> {
         Ok(())
     }
 
-    /// The stream of messages, behind a head of the proxy's own if none was sent.
+    /// The stream of messages. If no head was sent, sends the proxy's own head first.
     fn out(&mut self) -> Result<&mut SendStream<Bytes>, Abort> {
         if self.out.is_none() {
             self.begin(reply::head())?;
@@ -256,15 +267,15 @@ impl Downstream<'_> {
     }
 }
 
-/// etcd's end of the stream.
+/// The state of the response from etcd.
 pub(super) enum Etcd {
-    /// The client may not use the stream at all: nothing is sent to etcd.
+    /// No stream to etcd was opened: the client has no right or no slot.
     Absent,
     /// The head has not arrived.
     Waiting(PendingResponse),
-    /// A head that was kept, or the error in its place.
+    /// A head, or an error instead of it, that arrived while the client did not read.
     Kept(Box<Result<Response<ResponseBody>, UpstreamError>>),
-    /// Messages arrive.
+    /// The head was relayed, and messages arrive.
     Responding(ResponseBody),
 }
 
@@ -290,7 +301,7 @@ impl Etcd {
         }
     }
 
-    /// Keeps what arrives while the client does not read.
+    /// Receives and keeps what etcd sends while the client does not read.
     fn keep(&mut self, cx: &mut Context<'_>) {
         if let Etcd::Waiting(response) = self
             && let Poll::Ready(response) = Pin::new(response).poll(cx)
@@ -308,7 +319,7 @@ impl Etcd {
         }
     }
 
-    /// Releases the capacity of bytes that were passed on, so that etcd may send more.
+    /// Returns flow-control capacity for bytes that were passed on, so that etcd may send more.
     fn release(&mut self, length: usize) {
         if let Etcd::Responding(body) = self {
             body.release(length);
