@@ -47,14 +47,14 @@ fn every_bad_line_is_reported_with_its_position() {
        |
      2 | b_c
        | ^^^
-    = help: use lower-case letters, digits, `-` and `.`; each part begins and ends with a letter or a digit; at most 253 characters
+      = help: use lower-case letters, digits, `-` and `.`; each part begins and ends with a letter or a digit; at most 253 characters
 
     error: `-d` is not a valid name of a node
       --> nodes:3:3
        |
      3 |   -d e
        |   ^^
-    = help: use lower-case letters, digits, `-` and `.`; each part begins and ends with a letter or a digit; at most 253 characters
+      = help: use lower-case letters, digits, `-` and `.`; each part begins and ends with a letter or a digit; at most 253 characters
 
     error: `e` is a second word on the line of a node
       --> nodes:3:6
@@ -68,14 +68,14 @@ fn every_bad_line_is_reported_with_its_position() {
        |
      4 | A
        | ^
-    = help: list each node once
+      = help: list each node once
 
     error: `é` is not a valid name of a node
       --> nodes:6:1
        |
      6 | é
        | ^
-    = help: use lower-case letters, digits, `-` and `.`; each part begins and ends with a letter or a digit; at most 253 characters
+      = help: use lower-case letters, digits, `-` and `.`; each part begins and ends with a letter or a digit; at most 253 characters
     ");
 }
 
