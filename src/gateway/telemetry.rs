@@ -2,11 +2,11 @@
 //!
 //! **A thread that serves clients never waits for the log.** It adds a line to the writer's queue.
 //! If the queue is full, because standard error is a pipe that is not read, the line is lost and
-//! counted. The rate of similar lines is limited ([`repeats`]).
+//! counted. The rate of similar lines is limited (`repeats`).
 //!
 //! Names and keys come from clients. Log them through [`etcd_warden_core::keyspace::Escaped`]:
 //! `tracing::warn!(cn = %Escaped(cn.as_bytes()), "refused")`. If a place forgets that, the writer
-//! still escapes control characters in values ([`line`]), so that a client can neither forge a line
+//! still escapes control characters in values (`line`), so that a client can neither forge a line
 //! nor control a terminal.
 
 mod line;
@@ -157,7 +157,7 @@ pub fn lost() -> Lost {
     }
 }
 
-/// Reports suppressed and lost lines in the log, once per [`REPORT_INTERVAL`]. Never returns.
+/// Reports suppressed and lost lines in the log, once per `REPORT_INTERVAL`. Never returns.
 pub async fn report_lost_lines() {
     let mut reported = 0;
     loop {

@@ -3,7 +3,7 @@
 //! A request takes a slot of the queue ([`Audit::reserve`]) before it is forwarded, and submits its
 //! line ([`Slot::submit`]) when it has ended. So with `audit-on-full: deny` nothing is forwarded
 //! that could not be recorded. The thread that serves the request formats the line, whose size is
-//! bounded. Slots and bytes are given back when the line is on the disk. [`queue`] shares them
+//! bounded. Slots and bytes are given back when the line is on the disk. `queue` shares them
 //! between identities.
 
 mod queue;

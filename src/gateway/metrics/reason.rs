@@ -83,9 +83,9 @@ closed_set! {
 /// How a limit is shared, so that no single peer can use all of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SharedBy {
-    /// By identity ([`crate::limiter::fair_share`]).
+    /// By identity (`crate::limiter::fair_share`).
     Identity,
-    /// By address, before the identity is known ([`crate::origin_table`]).
+    /// By address, before the identity is known (`crate::origin_table`).
     Address,
     /// Not shared: it limits one request, stream or connection.
     One(&'static str),

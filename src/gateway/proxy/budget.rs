@@ -1,5 +1,5 @@
 //! The budget of bytes that one worker may hold, for requests that are not complete yet or for
-//! responses that clients do not read. Identities share it ([`crate::limiter::fair_share`]). While
+//! responses that clients do not read. Identities share it (`crate::limiter::fair_share`). While
 //! the budget has room, each identity may hold at least one whole request.
 
 use std::cell::{Cell, RefCell};

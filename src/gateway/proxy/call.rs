@@ -1,7 +1,7 @@
 //! One call of a client, from its request head to its record.
 //!
-//! [`serve`] first admits the call ([`admission`]). The next step depends on the kind of the call:
-//! * [`unary`] holds a request until it is complete and judges it; [`permitted`] forwards it.
+//! [`serve`] first admits the call (`admission`). The next step depends on the kind of the call:
+//! * `unary` holds a request until it is complete and judges it; `permitted` forwards it.
 //! * [`stream`] judges each message of a Watch or LeaseKeepAlive stream when it arrives.
 //! * [`passthrough`] forwards requests that shadow mode cannot judge before they are sent.
 

@@ -1,5 +1,5 @@
 //! Limits the handshakes that are in progress at the same time. Identities are not known yet, so
-//! each address has a share ([`crate::origin_table`]).
+//! each address has a share (`crate::origin_table`).
 //!
 //! At the limit, a new socket begins its handshake in one of three ways:
 //! * At once, if another address has at least two handshakes more than its own. The address with

@@ -6,7 +6,7 @@
 //! ([`super::quota`]). Held bytes of the response are charged to that identity's share of
 //! `max-held-bytes`.
 //!
-//! One lookup serves all requests that wait for the same lease ([`batch`]). A request never joins a
+//! One lookup serves all requests that wait for the same lease (`batch`). A request never joins a
 //! lookup that was sent before the request arrived, because a key attached in between could be
 //! missing from its response. It waits for the next lookup.
 

@@ -1,7 +1,7 @@
 //! Quotas: the limits of each identity over all its connections and all workers. They limit what an
 //! identity holds at the same time, and its requests per second.
 //!
-//! Identities share the slots of each kind ([`crate::limiter::fair_share`]); a setting can lower
+//! Identities share the slots of each kind (`crate::limiter::fair_share`); a setting can lower
 //! the limit of each identity. An identity is looked up once per connection. A request costs a few
 //! atomic operations and takes no lock.
 
@@ -114,7 +114,7 @@ impl Quotas {
     }
 
     /// Returns true if a password login may be sent to etcd now. A login holds its slot for
-    /// [`LOGIN_WINDOW`], so the rule for sharing slots applies to the rate of logins too. Only
+    /// `LOGIN_WINDOW`, so the rule for sharing slots applies to the rate of logins too. Only
     /// logins take this lock.
     #[must_use]
     pub fn try_login(&self, quota: &Quota) -> bool {
