@@ -182,10 +182,17 @@ impl Fake {
 
     /// The requests to a method so far. `rpc` is its name alone, as in etcd's `rpc.proto`.
     pub fn arrivals(&self, rpc: &str) -> Vec<Arrival> {
-        self.all_arrivals()
-            .into_iter()
-            .filter(|arrival| arrival.path.ends_with(&format!("/{rpc}")))
-            .collect()
+        let path = format!("/{rpc}");
+        let all = self.arrivals.arrivals.lock().unwrap();
+        all.iter().filter(|arrival| arrival.path.ends_with(&path)).cloned().collect()
+    }
+
+    /// The number of requests for this RPC so far that are `wanted`. It copies none: a flood asks
+    /// often.
+    pub fn count(&self, rpc: &str, wanted: impl Fn(&Arrival) -> bool) -> usize {
+        let path = format!("/{rpc}");
+        let all = self.arrivals.arrivals.lock().unwrap();
+        all.iter().filter(|arrival| arrival.path.ends_with(&path) && wanted(arrival)).count()
     }
 
     /// All requests so far, health checks excluded.
