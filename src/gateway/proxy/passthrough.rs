@@ -1,8 +1,8 @@
 //! Passthrough for shadow mode: forwards a call in both directions as its bytes arrive, judges its
 //! messages at the same time, and records the decisions.
 
-use std::cell::RefCell;
-use std::collections::VecDeque;
+mod unjudged;
+
 use std::pin::pin;
 use std::time::Instant;
 
@@ -17,6 +17,7 @@ use http::HeaderMap;
 use http::uri::PathAndQuery;
 use tokio::sync::Notify;
 
+use self::unjudged::Unjudged;
 use super::call::Call;
 use super::forward::{Outgoing, Sent};
 use super::live_permit::LivePermit;
@@ -32,12 +33,6 @@ use super::upload::{Piece, Progress, Unsent, Upload};
 use crate::metrics::reason::Limit;
 use crate::upstream::Class;
 use crate::upstream::pool::Target;
-
-/// Limit on messages of one stream that wait to be judged. Messages over the limit are forwarded
-/// but not recorded; a metric counts them. Messages wait only if one read buffer of 16 KiB has more
-/// of them than [`MessagePace`] handles in a poll, so they keep at most about 8 MiB of buffers
-/// alive.
-const MAX_UNJUDGED: usize = 16_384;
 
 /// Builds the unchanged request for a path that is not a method of etcd. `ends` means that it has
 /// no body. `None` if the request has no valid path.
@@ -177,7 +172,7 @@ pub async fn observed(
     // In shadow mode, `authorize` always returns a permit.
     let Ok(permit) = authorize(&call.caller.principal, &Accesses::default(), &[]) else { return };
     let permit = LivePermit::new(permit, call.client);
-    let unjudged = RefCell::new(VecDeque::new());
+    let unjudged = Unjudged::default();
     let arrived = Notify::new();
     let mut frames = Some(Frames::new(call.shared().config.limits.max_request_bytes));
     // Split what is forwarded into messages.
@@ -185,7 +180,11 @@ pub async fn observed(
         let Some(splitter) = &mut frames else { return };
         // A message is judged later, but as what it was sent as: under shadow mode.
         let caller = call.client.caller();
-        let judge_later = |message| unjudged.borrow_mut().push_back((caller.clone(), message));
+        let judge_later = |message| {
+            if !unjudged.push((caller.clone(), message)) {
+                call.shared().metrics.limit_hit(Limit::Unjudged);
+            }
+        };
         match piece {
             Piece::Data(chunk) => splitter.push(chunk.clone()),
             Piece::Trailers => {}
@@ -197,10 +196,7 @@ pub async fn observed(
         }
         loop {
             match splitter.next() {
-                Ok(Some(message)) if unjudged.borrow().len() < MAX_UNJUDGED => {
-                    judge_later(Ok(message));
-                }
-                Ok(Some(_)) => call.shared().metrics.limit_hit(Limit::Unjudged),
+                Ok(Some(message)) => judge_later(Ok(message)),
                 Ok(None) => break,
                 // etcd will refuse this message. No later message can be found after it.
                 Err(fault) => {
@@ -223,11 +219,10 @@ pub async fn observed(
         loop {
             // A message stays in the queue until it is judged: the call may end while this waits
             // for etcd to report the keys of a lease.
-            let next = unjudged.borrow().front().cloned();
-            match next {
+            match unjudged.first() {
                 Some((caller, message)) => {
                     stream::observe(call, &caller, method, message).await;
-                    unjudged.borrow_mut().pop_front();
+                    unjudged.remove_first();
                     pace.after_message().await;
                 }
                 None => arrived.notified().await,
@@ -240,7 +235,8 @@ pub async fn observed(
     }
     // The remaining messages were sent too, so judge and record them.
     let mut pace = MessagePace::default();
-    for (caller, message) in unjudged.take() {
+    while let Some((caller, message)) = unjudged.first() {
+        unjudged.remove_first();
         stream::observe(call, &caller, method, message).await;
         pace.after_message().await;
     }

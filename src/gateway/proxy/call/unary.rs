@@ -32,7 +32,7 @@ impl Call<'_> {
     pub(super) async fn unary(
         &self,
         method: Method,
-        headers: HeaderMap,
+        mut headers: HeaderMap,
         mut body: RequestBody,
         respond: &mut SendResponse<Bytes>,
     ) {
@@ -54,7 +54,6 @@ impl Call<'_> {
                     match timeout(SHADOW_HOLD, body.fill(Until::FirstMessage, limit)).await {
                         Ok(filled) => filled,
                         Err(_) => {
-                            let headers = call.metadata(headers);
                             let slow = passthrough::slow(&call, method, headers, body, respond);
                             return Box::pin(slow).await;
                         }
@@ -69,6 +68,10 @@ impl Call<'_> {
             let caller = self.client.caller();
             let same = caller.policy.generation == call.caller.policy.generation;
             call.caller = caller;
+            if !same {
+                // Another mode forwards other metadata.
+                headers = call.metadata(headers);
+            }
             if same || body.refused().is_some() {
                 return call.received(method, headers, &mut body, respond).await;
             }
@@ -100,7 +103,6 @@ impl Call<'_> {
         };
         // Record.
         let ended = body.ended();
-        let headers = self.metadata(headers);
         let (judged, held) = body.take(&headers);
         let subject = Subject::Message(method, judged);
         let (permit, mut recording) = match self.record(subject, decision, judging) {

@@ -72,7 +72,7 @@ pub fn decide(
     if found.der {
         return failed("it is DER, but PEM is written: convert it with `openssl x509 -inform der`");
     }
-    // Expiry ends the use of a key by an attacker, or by whoever has a decommissioned machine, so
+    // Expiry ends the use of a key by an attacker, or on a decommissioned machine, so
     // renewing an expired certificate must be asked for.
     if window.to <= now && !options.expired {
         let end = humantime::format_rfc3339_seconds(window.to);

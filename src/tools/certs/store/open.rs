@@ -98,7 +98,7 @@ impl Folder {
     }
 
     /// Opens a staging directory that a run of this user has created; `None` if there is none.
-    /// Nobody else can have put files into it.
+    /// No other user can have put files into it.
     ///
     /// # Errors
     /// It belongs to another user, others may write to it, it is not a directory, or it is not
