@@ -295,7 +295,13 @@ impl Workspace {
             .unwrap();
         let (stdin, stdout) =
             (child.stdin.take().unwrap(), BufReader::new(child.stdout.take().unwrap()).lines());
-        Shell { _child: child, stdin, stdout, said: Vec::new() }
+        Shell {
+            _child: child,
+            stdin,
+            stdout,
+            said: Vec::new(),
+            log: self.folder.join("warden.log"),
+        }
     }
 
     /// Restarts Calico's pods: each does something in etcd that can be observed.
@@ -404,6 +410,8 @@ struct Shell {
     stdin: ChildStdin,
     stdout: Lines<BufReader<ChildStdout>>,
     said: Vec<String>,
+    /// The log of the page's proxy.
+    log: PathBuf,
 }
 
 impl Shell {
@@ -417,9 +425,16 @@ impl Shell {
             .await
             .unwrap();
         let first = self.said.len();
+        let log = self.log.clone();
         loop {
             let line = tokio::time::timeout(SOON * 3, self.stdout.next_line()).await;
-            let so_far = || format!("{commands}\n--- said:\n{}", self.said[first..].join("\n"));
+            let so_far = || {
+                let output = self.said[first..].join("\n");
+                let log = std::fs::read_to_string(&log).unwrap_or_default();
+                let end = log.lines().rev().take(20).collect::<Vec<_>>();
+                let end = end.into_iter().rev().collect::<Vec<_>>().join("\n");
+                format!("{commands}\n--- output:\n{output}\n--- end of warden.log:\n{end}")
+            };
             let line = line.unwrap_or_else(|_| panic!("does not end: {}", so_far())).unwrap();
             let Some(line) = line else { panic!("failed: {}", so_far()) };
             if line == DONE {
